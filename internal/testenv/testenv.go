@@ -1,0 +1,61 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package testenv finds what tests need from outside: foreign tools and the
+// corpus of real disk images. What is missing skips a test on a user's machine
+// and fails it where VMSTREAM_REQUIRE_TOOLS=1 says that nothing may be missing.
+package testenv
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+// Required reports if a missing tool or corpus is a failure.
+func Required() bool { return os.Getenv("VMSTREAM_REQUIRE_TOOLS") == "1" }
+
+// Tool returns the path of a foreign program, or skips the test.
+func Tool(tb testing.TB, name string) string {
+	tb.Helper()
+	p, err := exec.LookPath(name)
+	if err != nil {
+		missing(tb, "needs the program "+name)
+	}
+	return p
+}
+
+// Corpus returns the path of a file or directory of the corpus, or skips the
+// test. The corpus lies in $VMSTREAM_CORPUS or beside the repository in
+// ../shared/corpus.
+func Corpus(tb testing.TB, name string) string {
+	tb.Helper()
+	root := os.Getenv("VMSTREAM_CORPUS")
+	if root == "" {
+		root = filepath.Join(Root(tb), "..", "shared", "corpus")
+	}
+	p := filepath.Join(root, filepath.FromSlash(name))
+	if _, err := os.Stat(p); err != nil {
+		missing(tb, "needs the corpus file "+p)
+	}
+	return p
+}
+
+// Root returns the root of the repository.
+func Root(tb testing.TB) string {
+	tb.Helper()
+	_, file, _, ok := runtime.Caller(0)
+	if !ok {
+		tb.Fatal("no caller information")
+	}
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+func missing(tb testing.TB, why string) {
+	tb.Helper()
+	if Required() {
+		tb.Fatal(why + ", and VMSTREAM_REQUIRE_TOOLS=1")
+	}
+	tb.Skip(why)
+}
