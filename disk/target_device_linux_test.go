@@ -1,0 +1,174 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vmstream/vmstream/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// loopDevice returns a loop device of size bytes full of 0xee.
+func loopDevice(t *testing.T, size int) string {
+	t.Helper()
+	losetup := testenv.Tool(t, "losetup")
+	file := filepath.Join(t.TempDir(), "backing")
+	if err := os.WriteFile(file, bytes.Repeat([]byte{0xee}, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), losetup, "-f", "--show", file).CombinedOutput()
+	if err != nil {
+		t.Skipf("needs the right to set up a loop device: %v: %s", err, out)
+	}
+	dev := strings.TrimSpace(string(out))
+	t.Cleanup(func() { _ = exec.Command(losetup, "-d", dev).Run() })
+	return dev
+}
+
+func readDevice(t *testing.T, dev string) []byte {
+	t.Helper()
+	f, err := os.Open(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestDeviceTarget(t *testing.T) {
+	const devSize, size = 8 << 20, 7<<20 + 4096 + 512 + 100
+	tests := []struct {
+		name         string
+		assumeZeroed bool
+		noIoctl      bool
+		limit        int
+	}{
+		{name: "zeroed by the device", limit: maxSpans},
+		{name: "zeroed by writing", noIoctl: true, limit: maxSpans},
+		{name: "few ranges remembered", limit: 4},
+		{name: "assumed zeroed", assumeZeroed: true, limit: maxSpans},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dev := loopDevice(t, devSize)
+			w, err := OpenDevice(dev, DeviceOptions{SizeBytes: size, AssumeZeroed: tt.assumeZeroed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Abort()
+			w.noIoctl, w.limit = tt.noIoctl, tt.limit
+			want := bytes.Repeat([]byte{0xee}, devSize)
+			if !tt.assumeZeroed {
+				clear(want[:size])
+			}
+			writeScattered(t, w, want)
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if tt.assumeZeroed && len(w.known) != 0 {
+				t.Error("ranges were remembered for nothing")
+			}
+			if !bytes.Equal(readDevice(t, dev), want) {
+				t.Error("content differs")
+			}
+		})
+	}
+}
+
+// writeScattered writes pieces of whole sectors in random order from several
+// goroutines, and the same to model.
+func writeScattered(t *testing.T, w *DeviceTarget, model []byte) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(1, 2))
+	var wg sync.WaitGroup
+	jobs := make(chan Run)
+	for range 4 {
+		wg.Go(func() {
+			for j := range jobs {
+				if _, err := w.WriteAt(model[j.Offset:j.End()], j.Offset); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, i := range r.Perm(300) { // 300 slots of 20 KiB, not aligned to pages
+		if r.IntN(2) == 0 {
+			continue
+		}
+		off, n := int64(i*20<<10+512*r.IntN(3)), int64(512*(1+r.IntN(30)))
+		copy(model[off:off+n], pattern(int(n), uint64(i)))
+		jobs <- Run{Offset: off, Length: n}
+	}
+	close(jobs)
+	wg.Wait()
+}
+
+func TestOpenDeviceRefuses(t *testing.T) {
+	dev := loopDevice(t, 1<<20)
+	first, err := OpenDevice(dev, DeviceOptions{SizeBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, path string
+		size       int64
+		want       error
+	}{
+		{"in use", dev, 512, ErrInUse},
+		{"regular file", file, 512, ErrUnsupported},
+		{"fifo", fifo, 512, ErrUnsupported},
+		{"character device", "/dev/null", 512, ErrUnsupported},
+		{"negative size", dev, -1, os.ErrInvalid},
+		{"missing", file + "x", 512, os.ErrNotExist},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := OpenDevice(tt.path, DeviceOptions{SizeBytes: tt.size}); !errors.Is(err, tt.want) {
+				t.Errorf("error %v, want %v", err, tt.want)
+			}
+		})
+	}
+	first.Abort()
+	first.Abort()
+	if _, err := OpenDevice(dev, DeviceOptions{SizeBytes: 1<<20 + 1}); !errors.Is(err, ErrMismatch) {
+		t.Errorf("too small: %v", err)
+	}
+}
+
+func TestDeviceTargetFailedWrite(t *testing.T) {
+	w, err := OpenDevice(loopDevice(t, 1<<20), DeviceOptions{SizeBytes: 1 << 19})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteAt(make([]byte, 512), 1<<19); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("write behind the disk: %v", err)
+	}
+	if err := w.Close(); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("Close after it: %v", err)
+	}
+	if err := w.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("second Close: %v", err)
+	}
+}
