@@ -227,7 +227,7 @@ func (c *Config) Warnings() []string {
 }
 
 func configError(field string, offset int64, kind error, format string, args ...any) error {
-	return &disk.FormatError{Format: configFormat, Field: field, Offset: offset, Err: kind, Detail: oneLine(fmt.Sprintf(format, args...))}
+	return &disk.FormatError{Format: configFormat, Field: oneLine(field), Offset: offset, Err: kind, Detail: oneLine(fmt.Sprintf(format, args...))}
 }
 
 // inFile puts the name of the file into an error that does not have it yet.

@@ -21,8 +21,8 @@ func isUseHint(name string) bool {
 // a directory, as on VMFS-2, the hints may be about another one.
 func (f *fileFinder) findUse(stem string) {
 	for _, name := range f.names {
-		if isUseHint(name) && !f.emptyDir(name) {
-			f.vm.InUse = append(f.vm.InUse, useReason(filepath.Join(f.dir, name)))
+		if path := filepath.Join(f.dir, name); isUseHint(name) && !emptyDir(path) {
+			f.vm.InUse = append(f.vm.InUse, useReason(path))
 		}
 	}
 	for _, d := range f.vm.Disks {
@@ -30,7 +30,7 @@ func (f *fileFinder) findUse(stem string) {
 		if filepath.Dir(lock) == f.dir {
 			continue // seen above
 		}
-		if _, err := os.Lstat(lock); err == nil {
+		if _, err := os.Lstat(lock); err == nil && !emptyDir(lock) {
 			f.vm.InUse = append(f.vm.InUse, useReason(lock))
 		}
 	}
@@ -49,14 +49,14 @@ func useReason(path string) string {
 	return oneLine("lock " + path)
 }
 
-// emptyDir reports if name is a directory without entries: what is left of a
+// emptyDir reports if path is a directory without entries: what is left of a
 // lock that was given back.
-func (f *fileFinder) emptyDir(name string) bool {
-	st, err := f.root.Lstat(name)
+func emptyDir(path string) bool {
+	st, err := os.Lstat(path)
 	if err != nil || !st.IsDir() {
 		return false
 	}
-	d, err := f.root.Open(name)
+	d, err := os.Open(path)
 	if err != nil {
 		return false
 	}
