@@ -1,0 +1,214 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package vmdk
+
+import (
+	"context"
+	"io"
+	"iter"
+
+	"github.com/vmstream/vmstream/disk"
+)
+
+// grainTable is a grain table once it has been read and checked: for each
+// grain the sector in the file where it is stored, or one of the two below.
+type grainTable []int64
+
+const (
+	grainNone  = 0  // not stored: the parent's
+	grainZeros = -1 // zeros, whatever the parent has
+)
+
+// grainExtent is an extent with grain tables, of any format, as an image. The
+// format gives the directory and a function that reads and checks one table.
+type grainExtent struct {
+	src     *source
+	closer  io.Closer // of the file; may be nil
+	shared  *shared
+	id      uint32
+	info    ExtentInfo
+	hole    disk.Kind // what a grain that is not stored is
+	dir     *directory
+	unzip   *grainInflater // nil if grains are stored as they are
+	entries int64          // of a table
+
+	sizeBytes, grainBytes, tableFileBytes int64
+
+	loadTable func(i int64) (grainTable, error)
+	// verify does what a format can check beyond tables and duplicates; may be nil.
+	verify func(ctx context.Context, n grainCount) error
+}
+
+// Size returns the length of the extent in bytes.
+func (g *grainExtent) Size() int64 { return g.sizeBytes }
+
+// Close closes the file.
+func (g *grainExtent) Close() error {
+	if g.closer == nil {
+		return nil
+	}
+	return g.closer.Close()
+}
+
+func (g *grainExtent) extentInfo() ExtentInfo { return g.info }
+
+// coverage returns the bytes of disk that a table stands for.
+func (g *grainExtent) coverage() int64 { return g.grainBytes * g.entries }
+
+// grainLength returns the bytes of a grain that lie on the disk.
+func (g *grainExtent) grainLength(index int64) int64 {
+	return min(g.grainBytes, g.sizeBytes-index*g.grainBytes)
+}
+
+// table returns table i, which exists.
+func (g *grainExtent) table(i int64) (grainTable, error) {
+	key := cacheKey{extent: g.id, index: i}
+	if t, ok := g.shared.tables.get(key); ok {
+		return t, nil
+	}
+	t, err := g.loadTable(i)
+	if err != nil {
+		return nil, err
+	}
+	g.shared.tables.put(key, t, int64(len(t))*8)
+	return t, nil
+}
+
+// segment is a run and, if it is data, where in the file it begins.
+type segment struct {
+	disk.Run
+	pos int64 // bytes
+}
+
+// walk yields the segments of [off, end). Neighbours of one kind are joined;
+// with adjacent, data only where it is one piece of the file, too.
+func (g *grainExtent) walk(off, end int64, adjacent bool, yield func(segment) bool) error {
+	w := segmentJoiner{adjacent: adjacent, compressed: g.unzip != nil, yield: yield}
+	for off < end {
+		i := off / g.coverage()
+		if next := g.dir.next(i); next != i {
+			stop := min(next*g.coverage(), end)
+			if !w.add(segment{Run: disk.Run{Offset: off, Length: stop - off, Kind: g.hole}}) {
+				return nil
+			}
+			off = stop
+			continue
+		}
+		t, err := g.table(i)
+		if err != nil {
+			w.flush()
+			return err
+		}
+		stop := min((i+1)*g.coverage(), end)
+		if !g.walkTable(t, i*g.coverage(), off, stop, &w) {
+			return nil
+		}
+		off = stop
+	}
+	w.flush()
+	return nil
+}
+
+// walkTable adds the segments of [off, stop) from the table for what begins at
+// base, and reports if more are wanted.
+func (g *grainExtent) walkTable(t grainTable, base, off, stop int64, w *segmentJoiner) bool {
+	for index := (off - base) / g.grainBytes; off < stop; index++ {
+		start := base + index*g.grainBytes
+		next := min(start+g.grainBytes, stop)
+		s := segment{Run: disk.Run{Offset: off, Length: next - off, Kind: disk.Data}}
+		switch e := t[index]; e {
+		case grainNone:
+			s.Kind = g.hole
+		case grainZeros:
+			s.Kind = disk.Zero
+		default:
+			s.pos = e*disk.SectorSize + off - start
+		}
+		if !w.add(s) {
+			return false
+		}
+		off = next
+	}
+	return true
+}
+
+// segmentJoiner joins segments before it yields them.
+type segmentJoiner struct {
+	cur                  segment
+	adjacent, compressed bool
+	yield                func(segment) bool
+}
+
+func (w *segmentJoiner) add(s segment) bool {
+	if w.cur.Length > 0 && w.joins(s) {
+		w.cur.Length += s.Length
+		return true
+	}
+	ok := w.flush()
+	w.cur = s
+	return ok
+}
+
+func (w *segmentJoiner) joins(s segment) bool {
+	if s.Kind != w.cur.Kind {
+		return false
+	}
+	if !w.adjacent || s.Kind != disk.Data {
+		return true
+	}
+	return !w.compressed && w.cur.pos+w.cur.Length == s.pos
+}
+
+func (w *segmentJoiner) flush() bool {
+	s := w.cur
+	w.cur = segment{}
+	return s.Length == 0 || w.yield(s)
+}
+
+// Runs yields the extent's runs; see [disk.Image]. Tables that do not exist
+// cost nothing; the others are read and checked.
+func (g *grainExtent) Runs(off, n int64) iter.Seq2[disk.Run, error] {
+	return func(yield func(disk.Run, error) bool) {
+		more := true
+		err := g.walk(off, clipEnd(off, n, g.sizeBytes), false, func(s segment) bool {
+			more = yield(s.Run, nil)
+			return more
+		})
+		if err != nil && more {
+			yield(disk.Run{}, err)
+		}
+	}
+}
+
+// ReadAt reads the extent; see [disk.Image]. Data that lies in one piece in
+// the file is read in one piece.
+func (g *grainExtent) ReadAt(p []byte, off int64) (int, error) {
+	want, eof := clipRange(len(p), off, g.sizeBytes)
+	if want == 0 {
+		return 0, eof
+	}
+	done := 0
+	var readErr error
+	err := g.walk(off, off+int64(want), true, func(s segment) bool {
+		dst := p[s.Offset-off : s.End()-off]
+		switch {
+		case s.Kind != disk.Data:
+			clear(dst)
+		case g.unzip != nil:
+			readErr = g.readCompressed(dst, s)
+		default:
+			readErr = g.src.readFull(dst, uint64(s.pos), "grain")
+		}
+		if readErr == nil {
+			done += len(dst)
+		}
+		return readErr == nil
+	})
+	if readErr != nil {
+		return done, readErr
+	}
+	if err != nil {
+		return done, err
+	}
+	return done, eof
+}

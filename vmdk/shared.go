@@ -1,0 +1,73 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package vmdk
+
+import (
+	"fmt"
+	"sync"
+)
+
+// Memory of one opened disk, whatever the number of its links and extents.
+const (
+	tableCacheBytes = 8 << 20
+	grainCacheBytes = 8 << 20
+
+	// maxDirectoryEntries bounds the grain directories, which stay in memory:
+	// 4 bytes an entry, and 4 again for each table in the sorted list.
+	maxDirectoryEntries = 8 << 20
+
+	// eagerTableBytes bounds how much of the grain tables Open reads to look
+	// for grains used twice. Check looks at all of them.
+	eagerTableBytes = 16 << 20
+)
+
+// shared is what all extents of an opened disk have in common. The counters
+// are used while opening only, by one goroutine.
+type shared struct {
+	tables *cache[grainTable]
+	grains *cache[[]byte]
+
+	extents          uint32
+	directoryEntries int64
+	eagerLeft        int64
+
+	mu     sync.Mutex
+	warn   func(string)
+	warned map[string]struct{}
+}
+
+func newShared(warn func(string)) *shared {
+	return &shared{
+		tables:    newCache[grainTable](tableCacheBytes),
+		grains:    newCache[[]byte](grainCacheBytes),
+		eagerLeft: eagerTableBytes,
+		warn:      warn,
+		warned:    map[string]struct{}{},
+	}
+}
+
+// maxWarnings keeps a file full of oddities from flooding the caller.
+const maxWarnings = 100
+
+// warnf passes a message on, each text once. It is safe for concurrent use.
+func (s *shared) warnf(format string, args ...any) {
+	if s.warn == nil {
+		return
+	}
+	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.warned[text]; ok || len(s.warned) > maxWarnings {
+		return
+	}
+	s.warned[text] = struct{}{}
+	if len(s.warned) > maxWarnings {
+		text = "further warnings about this disk are left out"
+	}
+	s.warn(text)
+}
+
+func (s *shared) nextID() uint32 {
+	s.extents++
+	return s.extents
+}
