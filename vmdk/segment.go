@@ -277,3 +277,14 @@ func firstDifference(a, b []byte) int {
 func segmentError(field string, offset int64, detail string) error {
 	return &disk.FormatError{Format: "stream extent", Field: field, Offset: offset, Err: disk.ErrCorrupt, Detail: detail}
 }
+
+// PutHeader writes the first sector of the segment to dst.
+func (s SegmentHeader) PutHeader(dst []byte) {
+	grain := int64(GrainSectors)
+	if s.Empty {
+		grain = EmptyGrainSectors
+	}
+	g := geometryOf(s.CapacityBytes, grain)
+	h := g.header(s.ExplicitZeros)
+	h.encode((*[sparseHeaderSize]byte)(dst))
+}

@@ -1,0 +1,96 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/stream/codec"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// Modes of the members: disks may hold secrets, so extracting makes them
+// readable by their owner only.
+const (
+	diskMode = 0o600
+	fileMode = 0o644
+)
+
+// Counters tell how far a run is. Any goroutine may read them at any time.
+type Counters struct {
+	Total atomic.Int64 // bytes of all disks and files
+	Done  atomic.Int64 // bytes of disks and files that have been dealt with
+	Zero  atomic.Int64 // bytes of them that were zero
+	Tar   atomic.Int64 // bytes of tar
+	Out   atomic.Int64 // bytes written or read as the stream, compressed if it is
+}
+
+// Options say how a stream is written. ID, Created, Tool and Name are required.
+type Options struct {
+	ID          string
+	Created     time.Time // of the backup, whole seconds are kept
+	Tool        string    // program and version
+	Name        string    // of the VM: the directory in the tar
+	Consistency Consistency
+	ExtentBytes int64 // 0: DefaultExtentBytes; a multiple of 64 KiB
+	Codec       codec.Spec
+	Workers     int   // 0: one for each processor
+	MemoryBytes int64 // bound of the buffers; 0: DefaultMemoryBytes
+	Counters    *Counters
+	Warn        func(string) // takes what does not break the stream; may be nil
+}
+
+// Disk is a disk to write.
+type Disk struct {
+	Record DiskRecord // CapacityBytes, AllocatedBytes, CID and ParentCID are filled in
+	Image  disk.Image
+}
+
+// File is another file to write.
+type File struct {
+	Record  FileRecord // SizeBytes is filled in
+	Mode    int64      // permission bits
+	ModTime time.Time
+	// Open returns the content and its length. It is called once.
+	Open func() (io.ReadCloser, int64, error)
+}
+
+// Result is what has been written or read.
+type Result struct {
+	Opening  *Opening
+	Index    *Index
+	Warnings []string
+	OutBytes int64 // length of the stream
+	TarBytes int64
+	// IndexJSON is the content of the index member.
+	IndexJSON []byte
+}
+
+func (o *Options) prepare() error {
+	if o.ExtentBytes == 0 {
+		o.ExtentBytes = DefaultExtentBytes
+	}
+	if o.ExtentBytes < MinExtentBytes || o.ExtentBytes > MaxExtentBytes || o.ExtentBytes%vmdk.GrainBytes != 0 {
+		return fmt.Errorf("extent size %d: %w; it is a multiple of 64K from 1M to 1G", o.ExtentBytes, disk.ErrUnsupported)
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Counters == nil {
+		o.Counters = new(Counters)
+	}
+	if o.Codec.Name == "" {
+		o.Codec.Name = codec.None
+	}
+	o.Created = o.Created.UTC().Truncate(time.Second)
+	if o.ID == "" || o.Tool == "" || o.Created.IsZero() {
+		return errors.New("stream: id, time and tool are required")
+	}
+	return o.Codec.Validate()
+}

@@ -1,0 +1,41 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"io"
+	"iter"
+
+	"github.com/vmstream/vmstream/disk"
+)
+
+// padded is an image whose last sector is filled up with zeros.
+type padded struct {
+	disk.Image
+	size int64
+}
+
+func (p *padded) Size() int64 { return p.size }
+
+func (p *padded) Runs(off, n int64) iter.Seq2[disk.Run, error] {
+	return func(yield func(disk.Run, error) bool) {
+		end := min(off+n, p.size)
+		for r, err := range p.Image.Runs(off, n) {
+			if err == nil && r.End() == p.Image.Size() && end > r.End() {
+				r.Length = end - r.Offset
+			}
+			if !yield(r, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (p *padded) ReadAt(b []byte, off int64) (int, error) {
+	n, err := p.Image.ReadAt(b, off)
+	if n == len(b) || err != io.EOF || off+int64(len(b)) > p.size { //nolint:errorlint // io.ReaderAt returns it plain
+		return n, err
+	}
+	clear(b[n:])
+	return len(b), nil
+}

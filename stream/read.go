@@ -1,0 +1,484 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/stream/codec"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// Sink takes what a stream holds, in the stream's order. Nothing that it has
+// taken is known to be good before Read returns without an error.
+type Sink interface {
+	// Begin gets the opening record.
+	Begin(o *Opening) error
+	// File returns where a file of the VM goes, or nil to pass over it. The
+	// reader closes it; an error of Close counts.
+	File(f *FileInfo) (io.WriteCloser, error)
+	// Disk returns where the disk of index i in the opening record goes, or
+	// nil to pass over it. The reader neither closes nor aborts it.
+	Disk(i int) (disk.Writer, error)
+}
+
+// FileInfo describes a file of the VM as it is in the stream.
+type FileInfo struct {
+	Record FileRecord
+	Size   int64
+	Mode   int64
+	Mtime  int64 // seconds since 1970
+}
+
+// ReadOptions say how a stream is read. The zero value is good.
+type ReadOptions struct {
+	Workers     int   // 0: one for each processor
+	MemoryBytes int64 // bound of the buffers; 0: DefaultMemoryBytes
+	Counters    *Counters
+	// NoDigests leaves the digests out, and with them the proof that the
+	// content is what was backed up. The structure is checked all the same.
+	NoDigests bool
+}
+
+// ErrTarget marks a failure of a Sink, so that a caller can tell it from
+// damage of the stream.
+var ErrTarget = errors.New("write the target")
+
+// Read reads a stream from r to its end and checks all of it: every digest,
+// the metadata of every extent, descriptors, SHA256SUMS, the end record, and
+// that nothing follows. What it holds goes to sink, which may be nil.
+//
+// Any damage gives an error for which errors.Is finds disk.ErrCorrupt,
+// disk.ErrTruncated or disk.ErrUnsupported; errors of the sink have ErrTarget;
+// anything else is trouble with reading r.
+func Read(ctx context.Context, r io.Reader, sink Sink, o ReadOptions) (*Result, error) {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Counters == nil {
+		o.Counters = new(Counters)
+	}
+	counted := &countingReader{r: r, n: &o.Counters.Out}
+	cr, err := codec.NewReader(counted, o.Workers)
+	if err != nil {
+		return nil, err
+	}
+	defer cr.Close()
+	d := &streamReader{opt: o, codec: cr, in: cr, sink: sink, count: o.Counters}
+	if raw := cr.Raw(); raw != nil {
+		d.in = raw
+	}
+	res, err := d.run(ctx)
+	if err != nil {
+		return nil, d.explain(err)
+	}
+	res.OutBytes = o.Counters.Out.Load()
+	return res, nil
+}
+
+// explain turns the end of the input where there must be more into damage.
+func (d *streamReader) explain(err error) error {
+	if (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && !errors.Is(err, ErrTarget) {
+		return &disk.FormatError{Format: "stream", Field: d.where, Offset: d.tar, Err: disk.ErrTruncated, Detail: "the stream ends here: it is not a whole backup"}
+	}
+	return err
+}
+
+type streamReader struct {
+	opt   ReadOptions
+	codec *codec.Reader
+	in    io.Reader
+	sink  Sink
+	count *Counters
+
+	opening *Opening
+
+	// What follows belongs to who holds mu: the position in the stream.
+	mu      sync.Mutex
+	tar     int64           // bytes of tar read
+	where   string          // what is being read, for messages
+	members []*MemberRecord // the records do not move: workers fill in digests
+	disks   []diskState
+	files   map[string]int // index in the opening record
+	current int            // disk being read
+	ended   bool           // all disks are through
+	turn    chan struct{}  // closed when the last extent taken has been dealt with
+}
+
+// diskState is how far a disk has been read.
+type diskState struct {
+	rec     *DiskRecord
+	next    int64 // bytes covered by extents so far
+	size    int64
+	extents []vmdk.Extent
+	target  disk.Writer
+	opened  bool
+	total   DiskTotals
+}
+
+func (d *streamReader) run(ctx context.Context) (*Result, error) {
+	d.where = "opening record"
+	if err := d.readOpening(); err != nil {
+		return nil, err
+	}
+	m, err := d.readFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.readDisks(ctx, m); err != nil {
+		return nil, err
+	}
+	return d.readEnd()
+}
+
+// readOpening reads the first member.
+func (d *streamReader) readOpening() error {
+	first, n, err := readHeader(d.in)
+	if err != nil {
+		if errors.Is(err, disk.ErrCorrupt) {
+			return &disk.FormatError{Format: "stream", Field: "first member", Offset: 0, Err: disk.ErrCorrupt, Detail: "this is no vmstream stream (or its first bytes are damaged): " + err.Error()}
+		}
+		return err
+	}
+	if first == nil || first.size > maxOpeningSize {
+		return recordError("first member", "this is no vmstream stream")
+	}
+	b, err := d.content(first, n)
+	if err != nil {
+		return err
+	}
+	if d.opening, err = ParseOpening(b); err != nil {
+		return err
+	}
+	o := d.opening
+	if first.name != o.Name+"/"+OpeningName {
+		return recordError("first member", "is called %q", first.name)
+	}
+	d.begin(OpeningName, 0, int64(len(b)), b)
+	d.files = map[string]int{}
+	for i := range o.Files {
+		d.files[o.Files[i].Name] = i
+		d.count.Total.Add(o.Files[i].SizeBytes)
+	}
+	d.disks = make([]diskState, len(o.Disks))
+	for i := range o.Disks {
+		r := &o.Disks[i]
+		d.disks[i] = diskState{rec: r, size: r.Sectors() * disk.SectorSize, total: DiskTotals{Key: r.Key, File: r.File, CapacityBytes: r.CapacityBytes}}
+		d.count.Total.Add(r.CapacityBytes)
+	}
+	if d.sink != nil {
+		return target(d.sink.Begin(o))
+	}
+	return nil
+}
+
+func target(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrTarget, err)
+}
+
+// begin notes a member whose header was at offset; its digest is that of
+// content, or comes later if content is nil.
+func (d *streamReader) begin(name string, offset, size int64, content []byte) *MemberRecord {
+	m := &MemberRecord{Name: name, Tar: offset, Size: size}
+	d.members = append(d.members, m)
+	if content != nil && !d.opt.NoDigests {
+		sum := sha256.Sum256(content)
+		m.setDigest(sum[:])
+	}
+	return m
+}
+
+// header reads the next header; its name comes without the directory. A nil
+// member is the end of the tar.
+func (d *streamReader) header() (*member, int64, error) {
+	d.where = "tar header"
+	m, n, err := readHeader(d.in)
+	if err != nil || m == nil {
+		return nil, n, err
+	}
+	dir := d.opening.Name + "/"
+	if len(m.name) <= len(dir) || m.name[:len(dir)] != dir {
+		return nil, 0, recordError("tar header", "member %q is not in %q", m.name, dir)
+	}
+	m.name = m.name[len(dir):]
+	d.where = m.name
+	return m, n, nil
+}
+
+// content reads a small member whole; the caller has checked its size.
+func (d *streamReader) content(m *member, header int64) ([]byte, error) {
+	b := make([]byte, m.size+padding(m.size))
+	if _, err := io.ReadFull(d.in, b); err != nil {
+		return nil, eofUnexpected(err)
+	}
+	d.passed(header + int64(len(b)))
+	if !disk.IsZero(b[m.size:]) {
+		return nil, recordError(m.name, "what fills up its last block is not zero")
+	}
+	return b[:m.size], nil
+}
+
+func (d *streamReader) passed(n int64) {
+	d.tar += n
+	d.count.Tar.Store(d.tar)
+}
+
+// readFiles reads the VM's other files and returns the header behind them.
+func (d *streamReader) readFiles(ctx context.Context) (*pending, error) {
+	last := -1
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		m, n, err := d.header()
+		if err != nil {
+			return nil, err
+		}
+		if m == nil {
+			return nil, recordError("stream", "the tar ends before its end record")
+		}
+		i, ok := d.files[m.name]
+		if !ok {
+			return &pending{m, n}, nil
+		}
+		if i <= last {
+			return nil, recordError(m.name, "is out of order")
+		}
+		last = i
+		if err := d.file(m, n, i); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// pending is a header that has been read and belongs to the next stage.
+type pending struct {
+	m *member
+	n int64
+}
+
+func (d *streamReader) file(m *member, header int64, i int) (err error) {
+	var w io.WriteCloser
+	if d.sink != nil {
+		w, err = d.sink.File(&FileInfo{Record: d.opening.Files[i], Size: m.size, Mode: m.mode, Mtime: m.modTime.Unix()})
+		if err != nil {
+			return target(err)
+		}
+	}
+	if w != nil {
+		defer func() {
+			if cerr := w.Close(); cerr != nil && err == nil {
+				err = target(cerr)
+			}
+		}()
+	}
+	rec := d.begin(m.name, d.tar, m.size, nil)
+	sum := sha256.New()
+	buf := make([]byte, 256<<10)
+	for left := m.size; left > 0; {
+		b := buf[:min(int64(len(buf)), left)]
+		if _, err := io.ReadFull(d.in, b); err != nil {
+			return eofUnexpected(err)
+		}
+		if !d.opt.NoDigests {
+			sum.Write(b)
+		}
+		if w != nil {
+			if _, err := w.Write(b); err != nil {
+				return target(err)
+			}
+		}
+		left -= int64(len(b))
+	}
+	if !d.opt.NoDigests {
+		rec.setDigest(sum.Sum(nil))
+	}
+	d.count.Done.Add(m.size)
+	return d.pad(m, header)
+}
+
+// pad reads what fills up the last block of a member whose content has been read.
+func (d *streamReader) pad(m *member, header int64) error {
+	var pad [blockSize]byte
+	b := pad[:padding(m.size)]
+	if _, err := io.ReadFull(d.in, b); err != nil {
+		return eofUnexpected(err)
+	}
+	if !disk.IsZero(b) {
+		return recordError(m.name, "what fills up its last block is not zero")
+	}
+	d.passed(header + m.size + int64(len(b)))
+	return nil
+}
+
+// readDisks reads all extents and descriptors; several workers share the
+// input and take a member each.
+func (d *streamReader) readDisks(ctx context.Context, first *pending) error {
+	d.turn = make(chan struct{})
+	close(d.turn)
+	if len(d.disks) == 0 {
+		d.ended = true
+	}
+	room := extentRoom(d.largestSegment())
+	memory := d.opt.MemoryBytes
+	if memory == 0 {
+		memory = max(DefaultMemoryBytes, room)
+	}
+	// An extent that does not fit the memory is read piece by piece, by one.
+	workers := int(min(int64(d.opt.Workers)+1, max(memory/room, 1)))
+	x := &extentReader{d: d, first: first, hold: memory >= room}
+	g, ctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error { return x.work(ctx, int(room)) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return x.leftOver()
+}
+
+// largestSegment returns what the largest packed segment covers.
+func (d *streamReader) largestSegment() int64 {
+	n := int64(vmdk.GrainBytes)
+	for i := range d.disks {
+		n = max(n, min(d.opening.ExtentBytes, d.disks[i].size))
+	}
+	return n
+}
+
+// readEnd reads SHA256SUMS, the index, the end of the tar and of the input.
+func (d *streamReader) readEnd() (*Result, error) {
+	m, n, err := d.header()
+	if err != nil {
+		return nil, err
+	}
+	want := sums(d.members)
+	if m == nil || m.name != SumsName {
+		return nil, recordError("stream", "%s does not follow the last disk", SumsName)
+	}
+	if !d.opt.NoDigests && m.size != int64(len(want)) || m.size > maxSums(len(d.members)) {
+		return nil, recordError(SumsName, "is %d bytes long, %d fit the members", m.size, len(want))
+	}
+	got, err := d.content(m, n)
+	if err != nil {
+		return nil, err
+	}
+	if !d.opt.NoDigests && !bytes.Equal(got, want) {
+		return nil, digestError(d.members, got)
+	}
+	d.begin(SumsName, d.tar-n-m.size-padding(m.size), m.size, got)
+	return d.readIndex()
+}
+
+func maxSums(members int) int64 { return int64(members)*(64+2+maxNameBytes+1) + 1 }
+
+// digestError names the first member whose digest is not the one in SHA256SUMS.
+func digestError(members []*MemberRecord, got []byte) error {
+	lines := bytes.Split(got, []byte{'\n'})
+	for i := range members {
+		if i >= len(lines) || string(lines[i]) != members[i].SHA256+"  "+members[i].Name {
+			return recordError(members[i].Name, "its content does not have the digest in %s", SumsName)
+		}
+	}
+	return recordError(SumsName, "does not list the members of this stream")
+}
+
+func (d *streamReader) readIndex() (*Result, error) {
+	at := d.tar
+	m, n, err := d.header()
+	if err != nil {
+		return nil, err
+	}
+	if m == nil || m.name != IndexName {
+		return nil, recordError("stream", "%s does not follow %s", IndexName, SumsName)
+	}
+	// 16 MiB for each TiB is what the largest index of an honest stream takes.
+	if m.size > 16<<20+at>>15 {
+		return nil, recordError(IndexName, "is %d bytes long", m.size)
+	}
+	b, err := d.content(m, n)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := ParseIndex(b, at)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkIndex(ix); err != nil {
+		return nil, err
+	}
+	if err := d.readTail(ix); err != nil {
+		return nil, err
+	}
+	return &Result{Opening: d.opening, Index: ix, Warnings: ix.Warnings, TarBytes: d.tar, IndexJSON: b}, nil
+}
+
+func (d *streamReader) checkIndex(ix *Index) error {
+	sumsMember := d.members[len(d.members)-1]
+	if ix.ID != d.opening.ID {
+		return recordError("index", "belongs to backup %q, the stream is %q", ix.ID, d.opening.ID)
+	}
+	if err := ix.sameMembers(d.members); err != nil {
+		return err
+	}
+	if ix.SumsDigest != ix.Members[len(ix.Members)-1].SHA256 || !d.opt.NoDigests && ix.SumsDigest != sumsMember.SHA256 {
+		return recordError("index", "digest of %s differs", SumsName)
+	}
+	if len(ix.Disks) != len(d.disks) {
+		return recordError("index", "has %d disks, the stream %d", len(ix.Disks), len(d.disks))
+	}
+	for i := range ix.Disks {
+		want, got := d.disks[i].total, ix.Disks[i]
+		want.ReadBytes, want.OutBytes = got.ReadBytes, got.OutBytes // known to the writer only
+		if got != want {
+			return recordError("index", "totals of disk %q do not fit the stream", got.Key)
+		}
+	}
+	return nil
+}
+
+// readTail reads the end blocks and makes sure that nothing follows.
+func (d *streamReader) readTail(ix *Index) error {
+	d.where = "end of the tar"
+	var b [endBlocks + 1]byte
+	n, err := io.ReadFull(d.in, b[:])
+	switch {
+	case err == nil:
+		return recordError("end of stream", "bytes follow the end of the tar")
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	case n < endBlocks:
+		return io.ErrUnexpectedEOF
+	case !disk.IsZero(b[:endBlocks]):
+		return recordError("end of stream", "the end blocks are not zero")
+	}
+	d.passed(endBlocks)
+	if p := d.codec.Pointer(); p != nil && p.TarBytes != d.tar {
+		return recordError("end of stream", "the pointer says %d bytes of tar, there are %d", p.TarBytes, d.tar)
+	}
+	return ix.sameFrames(d.codec)
+}
+
+type countingReader struct {
+	r io.Reader
+	n interface{ Add(int64) int64 }
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}

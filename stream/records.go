@@ -1,0 +1,259 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// Names of the members that every stream has, and of the formats they hold.
+const (
+	OpeningName = "vmstream.json"
+	SumsName    = "SHA256SUMS"
+	IndexName   = "vmstream-index.json"
+
+	FormatName      = "vmstream/1"
+	IndexFormatName = "vmstream-index/1"
+)
+
+// Limits of what a reader accepts, and a writer writes.
+const (
+	MinExtentBytes     = 1 << 20
+	MaxExtentBytes     = vmdk.MaxSegmentBytes
+	DefaultExtentBytes = 64 << 20
+
+	maxDisks       = 1024
+	maxFiles       = 65536
+	maxOpeningSize = 16 << 20
+	maxNameBytes   = 255
+)
+
+// Consistency says what state a backup's disks are in.
+type Consistency string
+
+// The levels of consistency, weakest first.
+const (
+	Crash       Consistency = "crash"       // as after a power cut
+	Filesystem  Consistency = "filesystem"  // file systems were frozen
+	Application Consistency = "application" // applications were quiesced
+	PoweredOff  Consistency = "powered-off" // the VM was not running
+)
+
+// Opening is the first member of a stream, vmstream.json: what is to come.
+type Opening struct {
+	Format      string       `json:"format"`
+	ID          string       `json:"id"`
+	ParentID    string       `json:"parent_id,omitempty"`
+	Depth       int          `json:"depth"` // 0 full, else the number of streams below
+	Created     time.Time    `json:"created"`
+	Tool        string       `json:"tool"`
+	Name        string       `json:"name"`
+	Consistency Consistency  `json:"consistency"`
+	ExtentBytes int64        `json:"extent_bytes"`
+	Disks       []DiskRecord `json:"disks"`
+	Files       []FileRecord `json:"files"`
+}
+
+// DiskRecord describes a disk in the opening record.
+type DiskRecord struct {
+	Key            string        `json:"key"`  // such as scsi0:0
+	File           string        `json:"file"` // its descriptor in this stream
+	CapacityBytes  int64         `json:"capacity_bytes"`
+	AllocatedBytes int64         `json:"allocated_bytes"` // data runs of the source: an upper bound of what is stored
+	Adapter        string        `json:"adapter"`
+	Geometry       vmdk.Geometry `json:"geometry"`
+	Mode           string        `json:"mode,omitempty"`
+	CID            string        `json:"cid"`
+	ParentCID      string        `json:"parent_cid"`
+	ParentFile     string        `json:"parent_file,omitempty"` // parentFileNameHint
+	HWVersion      string        `json:"hw_version,omitempty"`
+	UUID           string        `json:"uuid,omitempty"`
+	DDB            []vmdk.Entry  `json:"ddb,omitempty"` // further entries of the disk data base
+	Source         SourceRecord  `json:"source"`
+}
+
+// SourceRecord tells where a disk came from.
+type SourceRecord struct {
+	Kind string `json:"kind"` // create type, "raw" or "device"
+	Path string `json:"path"`
+	Name string `json:"name"` // as the configuration has it
+	CID  string `json:"cid,omitempty"`
+}
+
+// FileRecord describes another file in the opening record.
+type FileRecord struct {
+	Name      string `json:"name"`
+	Kind      string `json:"kind"`
+	SizeBytes int64  `json:"size_bytes"` // when the backup began
+}
+
+// Sectors returns the capacity in sectors, a last part of one counted whole.
+func (d *DiskRecord) Sectors() int64 {
+	return (d.CapacityBytes + disk.SectorSize - 1) / disk.SectorSize
+}
+
+// extentName returns the name of the extent that starts with the given
+// segment, counted from 0.
+func (d *DiskRecord) extentName(segment int64) string {
+	return fmt.Sprintf("%s-s%06d.vmdk", strings.TrimSuffix(d.File, ".vmdk"), segment+1)
+}
+
+// ContentID derives a disk's CID from the backup and the disk, so that it is
+// the same whenever the same backup is written.
+func ContentID(backupID, key string) uint32 {
+	for i := 0; ; i++ {
+		sum := sha256.Sum256(fmt.Appendf(nil, "vmstream cid %d\x00%s\x00%s", i, backupID, key))
+		cid := uint32(sum[0])<<24 | uint32(sum[1])<<16 | uint32(sum[2])<<8 | uint32(sum[3])
+		// These have a meaning of their own in descriptors.
+		if cid != 0 && cid != vmdk.NoParent && cid != 0xfffffffe {
+			return cid
+		}
+	}
+}
+
+// CIDString writes a CID as descriptors do.
+func CIDString(cid uint32) string { return fmt.Sprintf("%08x", cid) }
+
+// descriptor returns the descriptor member of a disk with these extents.
+func (d *DiskRecord) descriptor(extents []vmdk.Extent) ([]byte, error) {
+	var cid, parent uint32
+	if _, err := fmt.Sscanf(d.CID+" "+d.ParentCID, "%08x %08x", &cid, &parent); err != nil {
+		return nil, fmt.Errorf("disk %s: content ids %q and %q: %w", d.Key, d.CID, d.ParentCID, err)
+	}
+	desc := &vmdk.Descriptor{
+		Version: 1, Encoding: "UTF-8", CID: cid, ParentCID: parent,
+		CreateType: vmdk.TypeTwoGbSparse, ParentFileNameHint: d.ParentFile, Extents: extents,
+	}
+	add := func(key, value string) {
+		if value != "" {
+			desc.DDB = append(desc.DDB, vmdk.Entry{Key: key, Value: value})
+		}
+	}
+	add("ddb.virtualHWVersion", d.HWVersion)
+	add("ddb.adapterType", d.Adapter)
+	add("ddb.geometry.cylinders", fmt.Sprint(d.Geometry.Cylinders))
+	add("ddb.geometry.heads", fmt.Sprint(d.Geometry.Heads))
+	add("ddb.geometry.sectors", fmt.Sprint(d.Geometry.Sectors))
+	add("ddb.uuid", d.UUID)
+	add("ddb.longContentID", longContentID(d.CID, d.Key))
+	desc.DDB = append(desc.DDB, d.DDB...)
+	return desc.Marshal()
+}
+
+// longContentID is 24 hex digits and the CID, as VMware products have it.
+func longContentID(cid, key string) string {
+	sum := sha256.Sum256([]byte("vmstream long content id\x00" + cid + "\x00" + key))
+	return fmt.Sprintf("%x%s", sum[:12], cid)
+}
+
+// encode returns the member's content.
+func (o *Opening) encode() ([]byte, error) { return marshal(o) }
+
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", " ")
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// ParseOpening reads and checks an opening record.
+func ParseOpening(b []byte) (*Opening, error) {
+	o := new(Opening)
+	if err := json.Unmarshal(b, o); err != nil {
+		return nil, recordError("opening record", "%v", err)
+	}
+	if o.Format != FormatName {
+		return nil, &disk.FormatError{Format: "stream", Field: "opening record", Offset: -1, Err: disk.ErrUnsupported, Detail: fmt.Sprintf("format is %q, this program reads %q", o.Format, FormatName)}
+	}
+	return o, o.validate()
+}
+
+func (o *Opening) validate() error {
+	switch {
+	case o.ID == "" || len(o.ID) > maxNameBytes || strings.ContainsFunc(o.ID, notPrintable):
+		return recordError("opening record", "id %q", o.ID)
+	case !ValidName(o.Name):
+		return recordError("opening record", "name %q is no name for a directory", o.Name)
+	case o.ExtentBytes < MinExtentBytes || o.ExtentBytes > MaxExtentBytes || o.ExtentBytes%vmdk.GrainBytes != 0:
+		return recordError("opening record", "extent_bytes %d", o.ExtentBytes)
+	case len(o.Disks) > maxDisks || len(o.Files) > maxFiles:
+		return recordError("opening record", "%d disks and %d files", len(o.Disks), len(o.Files))
+	}
+	seen := map[string]bool{OpeningName: true, SumsName: true, IndexName: true}
+	for _, f := range o.Files {
+		if !ValidName(f.Name) || seen[f.Name] || f.SizeBytes < 0 {
+			return recordError("opening record", "file %q", f.Name)
+		}
+		seen[f.Name] = true
+	}
+	keys := map[string]bool{}
+	for i := range o.Disks {
+		d := &o.Disks[i]
+		if err := d.validate(); err != nil {
+			return err
+		}
+		if keys[d.Key] || seen[d.File] {
+			return recordError("opening record", "disk %q, file %q: named twice", d.Key, d.File)
+		}
+		keys[d.Key], seen[d.File] = true, true
+	}
+	for i := range o.Disks {
+		for name := range seen {
+			if o.Disks[i].ownsExtent(name) {
+				return recordError("opening record", "disk %s: %q could be an extent of it", o.Disks[i].Key, name)
+			}
+		}
+	}
+	return nil
+}
+
+// ownsExtent reports if an extent of the disk may have this name.
+func (d *DiskRecord) ownsExtent(name string) bool {
+	digits, ok := strings.CutPrefix(name, strings.TrimSuffix(d.File, ".vmdk")+"-s")
+	if !ok {
+		return false
+	}
+	digits, ok = strings.CutSuffix(digits, ".vmdk")
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
+
+func (d *DiskRecord) validate() error {
+	if d.Key == "" || len(d.Key) > 64 || strings.ContainsFunc(d.Key, notPrintable) {
+		return recordError("opening record", "disk key %q", d.Key)
+	}
+	if !ValidName(d.File) || !strings.HasSuffix(d.File, ".vmdk") || len(d.File) > maxNameBytes-16 {
+		return recordError("opening record", "disk %s: file %q", d.Key, d.File)
+	}
+	if d.CapacityBytes <= 0 || d.CapacityBytes > disk.MaxSize || d.AllocatedBytes < 0 {
+		return recordError("opening record", "disk %s: capacity %d bytes", d.Key, d.CapacityBytes)
+	}
+	return nil
+}
+
+// ValidName reports if name may stand for a file or directory of its own: one
+// path component, UTF-8, nothing that a shell, a terminal or a file system
+// would take for something else.
+func ValidName(name string) bool {
+	return name != "" && name != "." && name != ".." && len(name) <= maxNameBytes && utf8.ValidString(name) &&
+		!strings.ContainsAny(name, "/\\") && fs.ValidPath(name) && !strings.ContainsFunc(name, notPrintable)
+}
+
+func notPrintable(r rune) bool {
+	return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError
+}
+
+func recordError(field, format string, args ...any) error {
+	return &disk.FormatError{Format: "stream", Field: field, Offset: -1, Err: disk.ErrCorrupt, Detail: fmt.Sprintf(format, args...)}
+}
