@@ -1,6 +1,6 @@
 // Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
 
-package vmdk_test
+package vmdk
 
 import (
 	"crypto/sha256"
@@ -13,7 +13,6 @@ import (
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
-	"github.com/vmstream/vmstream/vmdk"
 )
 
 // The digests stand in the corpus's README.md: sha256 of the raw content as
@@ -93,7 +92,7 @@ func TestCorpus(t *testing.T) {
 			if testing.Short() && tt.size > 1<<30 {
 				t.Skip("hashes 16 GiB")
 			}
-			d, err := vmdk.Open(testenv.Corpus(t, "vmdk/"+tt.file), vmdk.Options{Warn: func(s string) { t.Error("warning:", s) }})
+			d, err := Open(testenv.Corpus(t, "vmdk/"+tt.file), Options{Warn: func(s string) { t.Error("warning:", s) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -136,7 +135,7 @@ func TestCorpusRefused(t *testing.T) {
 	} {
 		t.Run(file, func(t *testing.T) {
 			path := filepath.Join(testenv.Corpus(t, "vmdk"), filepath.FromSlash(file))
-			d, err := vmdk.Open(path, vmdk.Options{})
+			d, err := Open(path, Options{})
 			if err == nil {
 				d.Close()
 				t.Fatal("was opened")

@@ -177,7 +177,7 @@ func (c *cowdTables) openDirectory() error {
 		if i >= int64(c.header.tables()) {
 			return c.src.fail(disk.ErrCorrupt, field, off, "is %d, but lies behind the capacity", e)
 		}
-		if kind, why := c.layout.tableTrouble(uint64(e)); kind != nil {
+		if why, kind := c.layout.tableTrouble(uint64(e)); kind != nil {
 			return c.src.fail(kind, field, off, "%s", why)
 		}
 	}
@@ -218,7 +218,7 @@ func (c *cowdTables) load(i int64) (grainTable, error) {
 			c.shared.warnf("%s: has grain table entries 1, which are taken as zeros", c.src.path)
 			out[j] = grainZeros
 		default:
-			if kind, why := check.trouble(uint64(e), c.extent.grainLength(grain)); kind != nil {
+			if why, kind := check.trouble(uint64(e), c.extent.grainLength(grain)); kind != nil {
 				return nil, c.src.fail(kind, fmt.Sprintf("grain table entry of grain %d", grain), at+int64(j)*4, "%s", why)
 			}
 			out[j] = int64(e)

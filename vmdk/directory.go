@@ -170,16 +170,16 @@ func byteOffset(sector uint64) int64 {
 
 // tableTrouble says why there cannot be a grain table at the sector, "" if
 // there can. Whether tables overlap each other is another question.
-func (l *fileLayout) tableTrouble(sector uint64) (kind error, why string) {
+func (l *fileLayout) tableTrouble(sector uint64) (why string, kind error) {
 	if (sector+l.tableSectors)*disk.SectorSize > uint64(l.src.sizeBytes) {
-		return disk.ErrTruncated, fmt.Sprintf("names sector %d, the file has %d", sector, l.src.sectors())
+		return fmt.Sprintf("names sector %d, the file has %d", sector, l.src.sectors()), disk.ErrTruncated
 	}
 	for _, a := range l.areas {
 		if sector < a.end && sector+l.tableSectors > a.start {
-			return disk.ErrCorrupt, fmt.Sprintf("names sector %d, inside the %s", sector, a.what)
+			return fmt.Sprintf("names sector %d, inside the %s", sector, a.what), disk.ErrCorrupt
 		}
 	}
-	return nil, ""
+	return "", nil
 }
 
 // addTables puts the tables of a directory on the list; sortTables ends that.
@@ -222,19 +222,19 @@ type grainChecker struct {
 }
 
 // trouble says why there cannot be data of a length in bytes at the sector; kind is nil if there can.
-func (c *grainChecker) trouble(sector uint64, lengthBytes int64) (kind error, why string) {
+func (c *grainChecker) trouble(sector uint64, lengthBytes int64) (why string, kind error) {
 	if sector*disk.SectorSize+uint64(lengthBytes) > uint64(c.l.src.sizeBytes) {
-		return disk.ErrTruncated, fmt.Sprintf("names sector %d, but the file has %d bytes", sector, c.l.src.sizeBytes)
+		return fmt.Sprintf("names sector %d, but the file has %d bytes", sector, c.l.src.sizeBytes), disk.ErrTruncated
 	}
 	if sector < c.lo || sector >= c.hi {
 		if what := c.findGap(sector); what != "" {
-			return disk.ErrCorrupt, fmt.Sprintf("names sector %d, inside the %s", sector, what)
+			return fmt.Sprintf("names sector %d, inside the %s", sector, what), disk.ErrCorrupt
 		}
 	}
 	if sector+divUp(uint64(lengthBytes), disk.SectorSize) > c.hi {
-		return disk.ErrCorrupt, fmt.Sprintf("names sector %d, but metadata begins at sector %d", sector, c.hi)
+		return fmt.Sprintf("names sector %d, but metadata begins at sector %d", sector, c.hi), disk.ErrCorrupt
 	}
-	return nil, ""
+	return "", nil
 }
 
 func (c *grainChecker) findGap(sector uint64) (inside string) {

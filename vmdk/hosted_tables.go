@@ -99,7 +99,7 @@ func (t *hostedTables) adopt(first, second *directory) error {
 		}
 	} else {
 		for i, e := range first.all {
-			if kind, why := t.layout.tableTrouble(uint64(e)); kind != nil {
+			if why, kind := t.layout.tableTrouble(uint64(e)); kind != nil {
 				return t.entryError(kind, i, "%s", why)
 			}
 		}
@@ -135,8 +135,8 @@ func (t *hostedTables) compareDirectories(first, second *directory) error {
 		if a == 0 || b == 0 {
 			return t.entryError(disk.ErrMismatch, i, "is %d, in the redundant copy %d: one of them has lost a grain table", a, b)
 		}
-		kindA, whyA := t.layout.tableTrouble(uint64(a))
-		kindB, whyB := t.layout.tableTrouble(uint64(b))
+		whyA, kindA := t.layout.tableTrouble(uint64(a))
+		whyB, kindB := t.layout.tableTrouble(uint64(b))
 		switch {
 		case kindA != nil && kindB != nil:
 			return t.entryError(kindA, i, "%s, and so does the redundant copy", whyA)
@@ -185,7 +185,7 @@ func (t *hostedTables) load(i int64) (grainTable, error) {
 
 // entry decides what a grain table entry says, given in both copies.
 func (t *hostedTables) entry(c *grainChecker, grain int64, a, b uint32) (int64, error) {
-	kindA, whyA := t.grainTrouble(c, grain, a)
+	whyA, kindA := t.grainTrouble(c, grain, a)
 	if a == b {
 		if kindA != nil {
 			return 0, t.grainError(kindA, grain, "%s", whyA)
@@ -195,7 +195,7 @@ func (t *hostedTables) entry(c *grainChecker, grain int64, a, b uint32) (int64, 
 	if a == 0 || b == 0 {
 		return 0, t.grainError(disk.ErrMismatch, grain, "is %d, in the redundant copy %d: one of them has lost a grain", a, b)
 	}
-	kindB, whyB := t.grainTrouble(c, grain, b)
+	whyB, kindB := t.grainTrouble(c, grain, b)
 	switch {
 	case kindA != nil && kindB != nil:
 		return 0, t.grainError(kindA, grain, "%s; the redundant copy %s", whyA, whyB)
@@ -220,12 +220,12 @@ func (t *hostedTables) zeroEntry(e uint32) bool {
 	return e == gteZero && t.header.flags&flagZeroGrain != 0
 }
 
-func (t *hostedTables) grainTrouble(c *grainChecker, grain int64, e uint32) (error, string) {
+func (t *hostedTables) grainTrouble(c *grainChecker, grain int64, e uint32) (why string, kind error) {
 	if t.zeroEntry(e) {
-		return nil, ""
+		return "", nil
 	}
 	if e == gteZero {
-		return disk.ErrCorrupt, "says zero grain, but the flags say that there is none"
+		return "says zero grain, but the flags say that there is none", disk.ErrCorrupt
 	}
 	length := t.extent.grainLength(grain)
 	if t.header.compressed() {
