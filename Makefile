@@ -1,0 +1,74 @@
+# Builds, tests and measures vmstream. `make` alone lists the targets.
+
+GO       ?= go
+PREFIX   ?= /usr/local
+FUZZTIME ?= 60s
+BENCH    ?=
+ARGS     ?=
+RACEFLAGS ?=
+CHECKS   ?= 20000
+
+BIN   := bin
+TOOLS := $(BIN)/tools
+
+# The tools are pinned here and not in go.mod: whoever uses a package of this
+# module has no need of what they depend on.
+GOFUMPT_VERSION     := v0.12.0
+STATICCHECK_VERSION := v0.8.2
+
+gofumpt     := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)
+staticcheck := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build install demo test lint race check bench matrix fuzz soak tools clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Settings: PREFIX, DESTDIR (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
+
+build: ## bin/vmstream, a static program
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vmstream ./cmd/vmstream
+
+install: build ## install program, man pages and completions under PREFIX
+	GO='$(GO)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install.sh
+
+demo: build ## back a small VM up, restore it with stock tools and with vmstream, compare
+	VMSTREAM=$(BIN)/vmstream scripts/demo.sh
+
+test: ## the test suite
+	$(GO) test $(ARGS) ./...
+
+lint: tools ## format, vet, staticcheck, go.mod
+	@out=$$($(gofumpt) -l .); if [ -n "$$out" ]; then echo "not formatted as gofumpt does it:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(staticcheck) ./...
+	$(GO) mod tidy -diff
+
+race: ## the test suite with the race detector
+	$(GO) test -race $(RACEFLAGS) ./...
+
+check: lint race ## everything that must be clean before a change is merged
+
+bench: build ## measure vmstream beside the tools that a user would pick instead
+	$(GO) run ./internal/bench -vmstream $(BIN)/vmstream $(BENCH)
+
+matrix: ## damage streams in every way and print what was detected
+	VMSTREAM_MATRIX=full $(GO) test ./stream -run Matrix -v -count=1 -timeout 60m
+
+fuzz: ## run every fuzz target for FUZZTIME
+	GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh
+
+soak: ## run the property tests on CHECKS random histories
+	GO='$(GO)' RAPID_CHECKS='$(CHECKS)' scripts/soak.sh
+
+tools: $(gofumpt) $(staticcheck) ## install the pinned linters into bin/tools
+
+$(gofumpt):
+	scripts/tool.sh mvdan.cc/gofumpt $(GOFUMPT_VERSION) $@
+
+$(staticcheck):
+	scripts/tool.sh honnef.co/go/tools/cmd/staticcheck $(STATICCHECK_VERSION) $@
+
+clean: ## remove what was built
+	rm -rf $(BIN) out

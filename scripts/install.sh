@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs bin/vmstream, its man pages and shell completions under
+# $DESTDIR$PREFIX.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+prefix=${DESTDIR:-}${PREFIX:-/usr/local}
+
+install -D -m 755 bin/vmstream "$prefix/bin/vmstream"
+
+docs=$(mktemp -d)
+trap 'rm -rf "$docs"' EXIT
+"${GO:-go}" run ./internal/gendocs "$docs"
+
+for page in "$docs"/man/*.1; do
+	install -D -m 644 "$page" "$prefix/share/man/man1/$(basename "$page")"
+done
+completion() { # completion FILE TARGET
+	install -D -m 644 "$docs/completions/$1" "$prefix/share/$2"
+}
+completion vmstream.bash bash-completion/completions/vmstream
+completion vmstream.zsh zsh/site-functions/_vmstream
+completion vmstream.fish fish/vendor_completions.d/vmstream.fish
+echo "installed under $prefix"
