@@ -36,6 +36,9 @@ const (
 	maxFiles       = 65536
 	maxOpeningSize = 16 << 20
 	maxNameBytes   = 255
+
+	// MaxIDBytes is how long the id of a backup may be.
+	MaxIDBytes = 64
 )
 
 // Consistency says what state a backup's disks are in.
@@ -182,7 +185,7 @@ func ParseOpening(b []byte) (*Opening, error) {
 
 func (o *Opening) validate() error {
 	switch {
-	case o.ID == "" || len(o.ID) > maxNameBytes || strings.ContainsFunc(o.ID, notPrintable):
+	case !ValidID(o.ID):
 		return recordError("opening record", "id %q", o.ID)
 	case !ValidName(o.Name):
 		return recordError("opening record", "name %q is no name for a directory", o.Name)
@@ -211,7 +214,7 @@ func (o *Opening) validate() error {
 	}
 	for i := range o.Disks {
 		for name := range seen {
-			if o.Disks[i].ownsExtent(name) {
+			if o.Disks[i].OwnsExtent(name) {
 				return recordError("opening record", "disk %s: %q could be an extent of it", o.Disks[i].Key, name)
 			}
 		}
@@ -219,8 +222,8 @@ func (o *Opening) validate() error {
 	return nil
 }
 
-// ownsExtent reports if an extent of the disk may have this name.
-func (d *DiskRecord) ownsExtent(name string) bool {
+// OwnsExtent reports if name is that of an extent of the disk.
+func (d *DiskRecord) OwnsExtent(name string) bool {
 	digits, ok := strings.CutPrefix(name, strings.TrimSuffix(d.File, ".vmdk")+"-s")
 	if !ok {
 		return false
@@ -240,6 +243,13 @@ func (d *DiskRecord) validate() error {
 		return recordError("opening record", "disk %s: capacity %d bytes", d.Key, d.CapacityBytes)
 	}
 	return nil
+}
+
+// ValidID reports if id may be the id of a backup: letters, digits and . _ : + -
+func ValidID(id string) bool {
+	return id != "" && len(id) <= MaxIDBytes && !strings.ContainsFunc(id, func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("._:+-", r))
+	})
 }
 
 // ValidName reports if name may stand for a file or directory of its own: one

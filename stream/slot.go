@@ -93,3 +93,10 @@ func newSlot(extentBytes int64, spec codec.Spec) (*slot, error) {
 	s.states = make([]vmdk.GrainState, vmdk.SegmentGrains(extentBytes))
 	return s, nil
 }
+
+// CheckMemory reports if the memory that o allows is enough for one segment,
+// and says how much would be.
+func CheckMemory(o *Options) error {
+	_, err := slotCount(o.Workers, o.MemoryBytes, slotBytes(o.ExtentBytes, o.Codec))
+	return err
+}

@@ -40,7 +40,10 @@ const (
 )
 
 // Entry is a key and its value, quotes removed.
-type Entry struct{ Key, Value string }
+type Entry struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
 
 // Extent is one extent line of a descriptor.
 type Extent struct {

@@ -1,0 +1,19 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+// Vmstream streams virtual machines to and from backup software.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/command"
+)
+
+func main() {
+	ctx, stop := cli.WithSignals(context.Background(), os.Exit)
+	code := command.Run(ctx, os.Args[1:], command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,204 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+type backupOptions struct {
+	source       pipeline.SourceOptions
+	sourceFormat string
+	resources    resources
+	codec        codecFlags
+	extent       cli.Size
+	id, time     string
+	consistency  string
+	indexOut     string
+}
+
+const longBackup = `Backup writes a VM, or a disk alone, to stdout as one stream. VM is a .vmx or .cfg
+file or a directory with one; DISK is a VMDK of any kind, a raw file or a block
+device, and is taken as a VM with one disk, whose key is "disk".
+
+The stream is a tar. Zeros and holes are not stored. With --codec it is
+compressed in frames that zstd, lz4 and xz decompress.
+
+  vmstream backup web01.vmx > web01.tar
+  vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst`
+
+func newBackup(a *app) *cobra.Command {
+	o := &backupOptions{extent: stream.DefaultExtentBytes}
+	c := &cobra.Command{
+		Use: "backup [flags] VM|DISK", Short: "Write a VM or a disk to stdout as a stream",
+		Long: longBackup + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runBackup(c, a, o, args[0]) },
+	}
+	f := c.Flags()
+	o.codec.add(c)
+	o.resources.add(c)
+	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G")
+	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
+	f.StringVar(&o.source.Name, "name", "", "name of the VM in the stream")
+	f.StringVar(&o.id, "id", "", "id of the backup (a random one if empty)")
+	f.StringVar(&o.time, "time", "", "time of the backup, as 2006-01-02T15:04:05Z (now if empty)")
+	f.StringVar(&o.consistency, "consistency", "", "what the stream says of the disks' state: crash, filesystem, application, powered-off")
+	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
+	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
+	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "back up a VM that seems to be running")
+	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let descriptors name files outside their directory, and devices")
+	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
+	addSourceFormat(c, &o.sourceFormat)
+	complete(c, "consistency", consistencies())
+	return c
+}
+
+func consistencies() []string {
+	return []string{string(stream.Crash), string(stream.Filesystem), string(stream.Application), string(stream.PoweredOff)}
+}
+
+// streamOptions turns flags into the options of the stream.
+func (o *backupOptions) streamOptions(a *app) (stream.Options, error) {
+	so := stream.Options{
+		ID: o.id, Created: time.Now(), Tool: "vmstream " + Version(), Consistency: stream.Consistency(o.consistency),
+		ExtentBytes: int64(o.extent), Codec: o.codec.spec, Workers: o.resources.workers, MemoryBytes: int64(o.resources.memory),
+		Counters: new(stream.Counters), Warn: a.console.Warn,
+	}
+	if err := errors.Join(o.codec.validate(), o.resources.validate(), checkSourceFormat(o.sourceFormat)); err != nil {
+		return so, cli.Usage(err)
+	}
+	if o.extent < stream.MinExtentBytes || o.extent > stream.MaxExtentBytes || o.extent%vmdk.GrainBytes != 0 {
+		return so, cli.Usage(fmt.Errorf("--extent-size %s: a multiple of 64K from 1M to 1G", &o.extent))
+	}
+	if err := stream.CheckMemory(&so); err != nil {
+		return so, cli.Usage(err)
+	}
+	if o.consistency != "" && !slices.Contains(consistencies(), o.consistency) {
+		return so, cli.Usage(fmt.Errorf("--consistency %q: one of %v", o.consistency, consistencies()))
+	}
+	if o.id == "" {
+		so.ID = newID()
+	} else if !stream.ValidID(o.id) {
+		return so, cli.Usage(fmt.Errorf("--id %q: up to %d letters, digits and . _ : + -", o.id, stream.MaxIDBytes))
+	}
+	if o.time != "" {
+		var err error
+		if so.Created, err = time.Parse(time.RFC3339, o.time); err != nil {
+			return so, cli.Usage(fmt.Errorf("--time %q: write it like 2006-01-02T15:04:05Z", o.time))
+		}
+	}
+	return so, nil
+}
+
+// newID returns a random UUID.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
+	so, err := o.streamOptions(a)
+	if err != nil {
+		return err
+	}
+	out, err := a.streamOutput()
+	if err != nil {
+		return err
+	}
+	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
+	src, err := pipeline.OpenSource(path, o.source)
+	if err != nil {
+		return cli.Source(err)
+	}
+	defer src.Close()
+	for i := range src.Disks {
+		if d, ok := src.Disks[i].Image.(*vmdk.Disk); ok && writesItself(out, d.Info().Files) {
+			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", src.Disks[i].Record.Key))
+		}
+	}
+	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
+	p := a.console.Watch(so.Counters)
+	res, err := pipeline.Backup(c.Context(), out, src, so)
+	took := p.Stop()
+	if err != nil {
+		return cli.Source(err)
+	}
+	if o.indexOut != "" {
+		if err := writeFile(o.indexOut, res.IndexJSON); err != nil {
+			return err
+		}
+	}
+	reportBackup(a, res, so.Counters, took)
+	return a.done()
+}
+
+// writesItself reports if out is one of the files.
+func writesItself(out any, files []string) bool {
+	for _, name := range files {
+		f, err := disk.OpenRegular(name)
+		if err != nil {
+			continue // a device, or nothing that could be stdout
+		}
+		same := sameFile(out, f)
+		_ = f.Close() // only read
+		if same {
+			return true
+		}
+	}
+	return false
+}
+
+func reportBackup(a *app, res *stream.Result, n *stream.Counters, took time.Duration) {
+	var stored int64
+	for _, d := range res.Index.Disks {
+		stored += d.StoredBytes
+	}
+	total := n.Total.Load()
+	a.console.Say("summary", cli.Event{
+		"id": res.Opening.ID, "name": res.Opening.Name, "disks": len(res.Index.Disks), "files": len(res.Opening.Files),
+		"source_bytes": total, "stored_bytes": stored, "tar_bytes": res.TarBytes, "stream_bytes": res.OutBytes,
+		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": len(res.Warnings), "consistency": res.Opening.Consistency,
+	}, "vmstream: backed up %s: %s of disks and files, %.0f %% zero, %s stream in %s", res.Opening.Name, cli.Bytes(total),
+		cli.Percent(n.Zero.Load(), total), cli.Bytes(res.OutBytes), cli.Duration(took))
+}
+
+// writeFile writes a small file whole or not at all.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".vmstream-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name()) // not finished
+	}
+	return err
+}

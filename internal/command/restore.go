@@ -1,0 +1,125 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+type restoreOptions struct {
+	pipeline  pipeline.RestoreOptions
+	format    string
+	from      string
+	resources resources
+}
+
+const longRestore = `Restore reads a stream from stdin, in one pass and to its end, and re-creates the
+VM's directory in the directory that -C names, or takes one disk to a file, a
+block device or, with --to -, to stdout as a raw disk.
+
+Files appear under their names only when the whole stream has been verified. What
+has gone to a device or a pipe by then cannot be taken back: exit code 4 says that
+it is not to be used.
+
+  vmstream restore -C /vmfs/volumes/ds1 < web01.tar
+  vmstream restore --disk scsi0:0 --to /dev/vg0/web01 < web01.tar`
+
+func newRestore(a *app) *cobra.Command {
+	o := &restoreOptions{}
+	c := &cobra.Command{
+		Use: "restore [flags]", Short: "Restore a VM or a disk from a stream on stdin",
+		Long: longRestore + "\n\n" + exitCodes, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runRestore(c, a, o) },
+	}
+	f := c.Flags()
+	f.StringVarP(&o.pipeline.Dir, "directory", "C", "", "make the VM's directory in here")
+	f.StringVar(&o.format, "format", string(pipeline.FormatSame), "make disks into: same, raw, flat, vmfs, sparse, split, stream")
+	f.StringArrayVar(&o.pipeline.Disks, "disk", nil, "restore only the disk with this key, such as scsi0:0; may be repeated with -C")
+	f.StringVar(&o.pipeline.To, "to", "", "restore one disk to this file or block device, or - for stdout")
+	f.BoolVar(&o.pipeline.AssumeZeroed, "assume-zeroed", false, "the block device reads as zeros already: write data only")
+	f.BoolVar(&o.pipeline.Force, "force", false, "replace existing files")
+	f.BoolVar(&o.pipeline.IgnoreSpace, "ignore-space", false, "begin even if there may be too little free space")
+	f.StringVar(&o.from, "from", "", "read the stream from this file instead of stdin")
+	o.resources.add(c)
+	complete(c, "format", restoreFormats())
+	return c
+}
+
+func restoreFormats() []string {
+	names := []string{string(pipeline.FormatSame)}
+	for _, f := range vmdk.Formats() {
+		names = append(names, string(f))
+	}
+	return names
+}
+
+func (o *restoreOptions) validate() error {
+	switch {
+	case (o.pipeline.Dir == "") == (o.pipeline.To == ""):
+		return errors.New("say where to restore to: either -C DIR or --to PATH")
+	case !slices.Contains(restoreFormats(), o.format):
+		return fmt.Errorf("--format %q: one of %v", o.format, restoreFormats())
+	case o.pipeline.To != "" && len(o.pipeline.Disks) > 1:
+		return errors.New("--to takes one --disk")
+	case o.pipeline.To == "-" && o.format != string(pipeline.FormatSame) && o.format != string(vmdk.FormatRaw):
+		return fmt.Errorf("--to - writes a raw disk, not %s", o.format)
+	}
+	return o.resources.validate()
+}
+
+func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
+	if err := o.validate(); err != nil {
+		return cli.Usage(err)
+	}
+	p := o.pipeline
+	p.Format, p.Warn = vmdk.Format(o.format), a.console.Warn
+	if p.To == "-" {
+		out, err := a.streamOutput()
+		if err != nil {
+			return err
+		}
+		p.Stdout = out
+	}
+	in, closeInput, err := a.streamInput(o.from)
+	if err != nil {
+		return err
+	}
+	defer closeInput() // only read
+	counters := new(stream.Counters)
+	p.Read = stream.ReadOptions{Workers: o.resources.workers, MemoryBytes: int64(o.resources.memory), Counters: counters}
+	watch := a.console.Watch(counters)
+	done, err := pipeline.Restore(c.Context(), in, p)
+	took := watch.Stop()
+	if err != nil {
+		err = cli.Stream(err)
+		if p.Dir == "" && p.To != "" && cli.Code(err) == cli.ExitDamage {
+			var e *cli.Error
+			if errors.As(err, &e) {
+				e.Hint = "what has been written to " + p.To + " is not to be used"
+			}
+		}
+		return err
+	}
+	res := done.Result
+	for _, w := range res.Warnings {
+		a.console.Warn("when the backup was made: " + w)
+	}
+	for _, path := range done.Paths {
+		a.console.Detail("restored %s", path)
+	}
+	a.console.Say("summary", cli.Event{
+		"id": res.Opening.ID, "name": res.Opening.Name, "created": res.Opening.Created, "paths": done.Paths,
+		"restored_bytes": counters.Done.Load(), "stream_bytes": res.OutBytes, "seconds": took.Seconds(), "warnings": a.console.Warnings(),
+	}, "vmstream: restored %s: %s from a stream of %s in %s, all digests right", res.Opening.Name,
+		cli.Bytes(counters.Done.Load()), cli.Bytes(res.OutBytes), cli.Duration(took))
+	return a.done()
+}

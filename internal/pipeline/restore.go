@@ -1,0 +1,395 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vm"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// FormatSame restores a disk as the kind of file it was.
+const FormatSame vmdk.Format = "same"
+
+// RestoreOptions say where a stream goes.
+type RestoreOptions struct {
+	Dir         string      // the VM's directory is made in here
+	Format      vmdk.Format // FormatSame if empty
+	Disks       []string    // keys of the disks to restore; all if empty
+	Force       bool        // replace existing files
+	IgnoreSpace bool        // do not ask for free space first
+
+	// To takes one disk to a file, a block device, or Stdout for "-". Dir is
+	// not used then.
+	To           string
+	Stdout       io.Writer
+	AssumeZeroed bool // a device reads as zeros already
+
+	Warn func(string)
+	Read stream.ReadOptions
+}
+
+// Restored is what a restore has made.
+type Restored struct {
+	Result *stream.Result
+	Paths  []string // files with their final names, sorted by disk
+}
+
+// Restore reads a stream from r and puts what it holds in place. Files get
+// their final names only when the whole stream has been verified; before, they
+// are in a directory of their own, which goes away on any error. A device or
+// a pipe has its bytes by then: an error says that they are not to be used.
+func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored, error) {
+	if o.Format == "" {
+		o.Format = FormatSame
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	s := &restore{opt: o}
+	defer s.abort()
+	res, err := stream.Read(ctx, Input(ctx, r), s, o.Read)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	paths, err := s.commit()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", stream.ErrTarget, err)
+	}
+	return &Restored{Result: res, Paths: paths}, nil
+}
+
+// restore is the sink of a restore.
+type restore struct {
+	opt     RestoreOptions
+	opening *stream.Opening
+	stage   *stage
+	disks   []*restoredDisk // by index in the opening record; nil if not wanted
+	config  string          // staged configuration, "" if there is none
+}
+
+type restoredDisk struct {
+	rec    *stream.DiskRecord
+	w      disk.Writer
+	name   string // of the descriptor or single file
+	closed bool
+}
+
+// Begin decides what goes where and checks that there is room.
+func (s *restore) Begin(o *stream.Opening) error {
+	s.opening = o
+	s.disks = make([]*restoredDisk, len(o.Disks))
+	wanted := s.opt.Disks
+	if s.opt.To != "" && len(wanted) == 0 && len(o.Disks) == 1 {
+		wanted = []string{o.Disks[0].Key}
+	}
+	for _, key := range wanted {
+		if !slices.ContainsFunc(o.Disks, func(d stream.DiskRecord) bool { return d.Key == key }) {
+			return fmt.Errorf("disk %s is not in this stream; it has %s: %w", key, diskKeys(o), fs.ErrNotExist)
+		}
+	}
+	if s.opt.To != "" && len(wanted) != 1 {
+		return fmt.Errorf("--to takes one disk; say with --disk which of %s", diskKeys(o))
+	}
+	for i := range o.Disks {
+		if len(wanted) == 0 || slices.Contains(wanted, o.Disks[i].Key) {
+			s.disks[i] = &restoredDisk{rec: &o.Disks[i]}
+		}
+	}
+	switch {
+	case s.opt.To == "":
+		return s.beginDirectory()
+	case s.opt.To == "-" || isDevice(s.opt.To):
+		return nil
+	}
+	return s.beginFile()
+}
+
+func diskKeys(o *stream.Opening) string {
+	keys := make([]string, len(o.Disks))
+	for i := range o.Disks {
+		keys[i] = o.Disks[i].Key
+	}
+	return strings.Join(keys, ", ")
+}
+
+// beginDirectory prepares the restore of a VM to opt.Dir.
+func (s *restore) beginDirectory() error {
+	if err := os.MkdirAll(s.opt.Dir, 0o777); err != nil {
+		return err
+	}
+	final := filepath.Join(s.opt.Dir, s.opening.Name)
+	if !s.opt.Force {
+		if names, err := os.ReadDir(final); err == nil && len(names) > 0 {
+			return fmt.Errorf("%s exists and is not empty; --force replaces files in it: %w", final, fs.ErrExist)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return s.begin(s.opt.Dir, final)
+}
+
+// beginFile prepares the restore of a disk to a file.
+func (s *restore) beginFile() error {
+	dir := filepath.Dir(s.opt.To)
+	if _, err := os.Lstat(s.opt.To); err == nil && !s.opt.Force {
+		return fmt.Errorf("%s exists; --force replaces it: %w", s.opt.To, fs.ErrExist)
+	}
+	return s.begin(dir, dir)
+}
+
+func (s *restore) begin(in, final string) error {
+	if err := s.checkSpace(in); err != nil {
+		return err
+	}
+	var err error
+	s.stage, err = newStage(in, final, s.opt.Force)
+	return err
+}
+
+// checkSpace compares what may be written with what is free.
+func (s *restore) checkSpace(dir string) error {
+	var need int64
+	for _, d := range s.disks {
+		if d != nil {
+			need += min(d.rec.AllocatedBytes, d.rec.CapacityBytes)
+		}
+	}
+	if s.opt.To == "" {
+		for _, f := range s.opening.Files {
+			need += f.SizeBytes
+		}
+	}
+	free, ok := freeBytes(dir)
+	if !ok || s.opt.IgnoreSpace || need <= free {
+		return nil
+	}
+	return fmt.Errorf("%s: the disks may take %d bytes and %d are free; --ignore-space tries it all the same", dir, need, free)
+}
+
+// File stages a file of the VM.
+func (s *restore) File(f *stream.FileInfo) (io.WriteCloser, error) {
+	if s.opt.To != "" {
+		return nil, nil
+	}
+	w, err := s.stage.create(f.Record.Name, fs.FileMode(f.Mode)&0o777)
+	if err != nil {
+		return nil, err
+	}
+	if f.Record.Kind == string(vm.FileConfig) {
+		s.config = f.Record.Name
+	}
+	return &stagedFile{File: w, modTime: time.Unix(f.Mtime, 0)}, nil
+}
+
+// stagedFile is durable and has its time stamp when it is closed.
+type stagedFile struct {
+	*os.File
+	modTime time.Time
+}
+
+func (f *stagedFile) Close() error {
+	err := f.Sync()
+	if cerr := f.File.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Chtimes(f.Name(), f.modTime, f.modTime)
+	}
+	return err
+}
+
+// Disk opens the target of a disk.
+func (s *restore) Disk(i int) (disk.Writer, error) {
+	d := s.disks[i]
+	if d == nil {
+		return nil, nil
+	}
+	var err error
+	switch {
+	case s.opt.To == "-":
+		d.w = disk.NewStreamTarget(s.opt.Stdout, d.rec.CapacityBytes)
+	case s.opt.To != "" && isDevice(s.opt.To):
+		d.w, err = disk.OpenDevice(s.opt.To, disk.DeviceOptions{SizeBytes: d.rec.CapacityBytes, AssumeZeroed: s.opt.AssumeZeroed})
+	default:
+		err = s.create(d)
+	}
+	return d.w, err
+}
+
+// create opens a disk in the stage.
+func (s *restore) create(d *restoredDisk) error {
+	spec := vmdk.CreateSpec{
+		Format: s.opt.Format, Dir: s.stage.dir, Name: d.rec.File, SizeBytes: d.rec.CapacityBytes,
+		Adapter: d.rec.Adapter, Geometry: d.rec.Geometry, UUID: d.rec.UUID, HWVersion: d.rec.HWVersion, DDB: d.rec.DDB,
+		CID: contentID(d.rec.CID),
+	}
+	switch {
+	case s.opt.To != "":
+		spec.Name = filepath.Base(s.opt.To)
+		if s.opt.Format == FormatSame {
+			spec.Format = formatForFile(s.opt.To)
+		}
+	case s.opt.Format == FormatSame:
+		spec.Format, spec.Name = sameFormat(d.rec)
+		spec.ThinProvisioned = spec.Format == vmdk.FormatVMFS && isThin(d.rec)
+	case s.opt.Format == vmdk.FormatRaw:
+		spec.Name = strings.TrimSuffix(d.rec.File, ".vmdk") + ".raw"
+	}
+	d.name = spec.Name
+	w, err := vmdk.Create(spec)
+	if err == nil {
+		d.w = w
+	}
+	return err
+}
+
+func contentID(s string) uint32 {
+	var cid uint32
+	if _, err := fmt.Sscanf(s, "%08x", &cid); err != nil {
+		return 0 // a new one
+	}
+	return cid
+}
+
+func isThin(rec *stream.DiskRecord) bool {
+	for _, e := range rec.DDB {
+		if strings.EqualFold(e.Key, "ddb.thinProvisioned") {
+			return e.Value == "1"
+		}
+	}
+	return false
+}
+
+// formatForFile is what a file that was named is made into if nobody says.
+func formatForFile(path string) vmdk.Format {
+	if strings.EqualFold(filepath.Ext(path), ".vmdk") {
+		return vmdk.FormatSparse
+	}
+	return vmdk.FormatRaw
+}
+
+// sameFormat returns the format nearest to what the disk was, and the name of
+// its descriptor or single file.
+func sameFormat(rec *stream.DiskRecord) (vmdk.Format, string) {
+	stem := strings.TrimSuffix(rec.File, ".vmdk")
+	switch rec.Source.Kind {
+	case vmdk.KindRaw, vmdk.KindRedo: // below a redo log of ESX 2.x lies a raw disk
+		name := filepath.Base(rec.Source.Path)
+		for strings.EqualFold(filepath.Ext(name), ".redo") {
+			name = name[:len(name)-len(".redo")]
+		}
+		if !stream.ValidName(name) {
+			name = stem + ".raw"
+		}
+		return vmdk.FormatRaw, name
+	case vmdk.KindDevice:
+		return vmdk.FormatRaw, stem + ".raw"
+	case vmdk.TypeMonolithicFlat, vmdk.TypeTwoGbFlat, "2GbMaxExtentFlat", "fullDevice", "partitionedDevice":
+		return vmdk.FormatFlat, rec.File
+	case vmdk.TypeTwoGbSparse, "2GbMaxExtentSparse":
+		return vmdk.FormatSplit, rec.File
+	case vmdk.TypeStreamOptimized:
+		return vmdk.FormatStream, rec.File
+	case vmdk.TypeMonolithicSparse, "custom":
+		return vmdk.FormatSparse, rec.File
+	}
+	return vmdk.FormatVMFS, rec.File // what is left are the kinds of ESX
+}
+
+// commit completes the disks and gives everything its final name.
+func (s *restore) commit() ([]string, error) {
+	for i, d := range s.disks {
+		if d == nil {
+			continue
+		}
+		if d.w == nil { // the stream had no extent of it, which Read would have refused
+			return nil, fmt.Errorf("disk %s: nothing was restored", s.opening.Disks[i].Key)
+		}
+		d.closed = true
+		if err := d.w.Close(); err != nil {
+			return nil, fmt.Errorf("disk %s: %w", d.rec.Key, err)
+		}
+	}
+	if s.stage == nil {
+		return []string{s.opt.To}, nil
+	}
+	if s.config != "" {
+		if err := s.adjustConfig(); err != nil {
+			return nil, err
+		}
+	}
+	return s.stage.commit()
+}
+
+// abort removes what has been begun. It does nothing behind a commit.
+func (s *restore) abort() {
+	for _, d := range s.disks {
+		if d != nil && d.w != nil && !d.closed {
+			d.w.Abort()
+		}
+	}
+	if s.stage != nil {
+		s.stage.abort()
+	}
+}
+
+// adjustConfig makes the configuration name the disks as they are called now.
+func (s *restore) adjustConfig() error {
+	path := filepath.Join(s.stage.dir, s.config)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	c, err := vm.ParseConfig(b)
+	if err != nil {
+		s.opt.Warn(fmt.Sprintf("%s: left as it was: %v", s.config, err))
+		return nil
+	}
+	changes := map[string]string{}
+	for _, d := range s.disks {
+		if d == nil {
+			continue
+		}
+		key := d.rec.Key + ".fileName"
+		was, ok := c.Get(key)
+		if !ok {
+			if was, ok = c.Get(d.rec.Key + ".name"); !ok {
+				continue
+			}
+			key = d.rec.Key + ".name" // ESX 2.x
+		}
+		if was != d.name {
+			changes[key] = d.name
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	edited, err := c.Edit(changes)
+	if err != nil {
+		s.opt.Warn(fmt.Sprintf("%s: the names of the disks could not be changed: %v", s.config, err))
+		return nil
+	}
+	return s.stage.replace(s.config, edited)
+}
+
+func isDevice(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&fs.ModeDevice != 0
+}
