@@ -52,6 +52,9 @@ func (s Spec) Validate() error {
 		return fmt.Errorf("codec %q: %w; choose one of %s", s.Name, disk.ErrUnsupported, strings.Join(Names(), ", "))
 	}
 	if s.Level != 0 && (s.Level < lo || s.Level > hi) {
+		if hi == 0 {
+			return fmt.Errorf("level %d: %w without a codec", s.Level, disk.ErrUnsupported)
+		}
 		return fmt.Errorf("level %d of codec %s: %w; levels are %d to %d", s.Level, s.Name, disk.ErrUnsupported, lo, hi)
 	}
 	return nil
