@@ -318,7 +318,11 @@ func TestDamagedCOWD(t *testing.T) {
 		{"GTE names the header", one(gt, 2), disk.ErrCorrupt},
 		{"GTE names the directory", one(gt, 4), disk.ErrCorrupt},
 		{"GTE names a table", one(gt, uint32(gt/512)+31), disk.ErrCorrupt},
-		{"GTE duplicate", func(b []byte) []byte { copy(b[gt:gt+4], b[gt+4095*4:]); put32(b, gt+4095*4, le.Uint32(b[gt:])); return b }, nil},
+		{"GTE duplicate", func(b []byte) []byte {
+			copy(b[gt:gt+4], b[gt+4095*4:])
+			put32(b, gt+4095*4, le.Uint32(b[gt:]))
+			return b
+		}, nil},
 		{"last sector cut off", func(b []byte) []byte { return b[:len(b)-512] }, disk.ErrTruncated},
 		{"directory cleared", func(b []byte) []byte { clear(b[2048:2060]); return b }, disk.ErrCorrupt},
 	} {

@@ -12,6 +12,7 @@ import (
 
 // grainTable is a grain table once it has been read and checked: for each
 // grain the sector in the file where it is stored, or one of the two below.
+// A nil table has no entries.
 type grainTable []int64
 
 const (
@@ -70,8 +71,15 @@ func (g *grainExtent) table(i int64) (grainTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.shared.tables.put(key, t, int64(len(t))*8)
+	g.keep(i, t)
 	return t, nil
+}
+
+// keep puts a table into the cache. What the cache itself needs for an item
+// counts too, since tables without entries take nothing else.
+func (g *grainExtent) keep(i int64, t grainTable) {
+	const itemBytes = 256
+	g.shared.tables.put(cacheKey{extent: g.id, index: i}, t, int64(len(t))*8+itemBytes)
 }
 
 // segment is a run and, if it is data, where in the file it begins.
@@ -100,6 +108,13 @@ func (g *grainExtent) walk(off, end int64, adjacent bool, yield func(segment) bo
 			return err
 		}
 		stop := min((i+1)*g.coverage(), end)
+		if t == nil {
+			if !w.add(segment{Run: disk.Run{Offset: off, Length: stop - off, Kind: g.hole}}) {
+				return nil
+			}
+			off = stop
+			continue
+		}
 		if !g.walkTable(t, i*g.coverage(), off, stop, &w) {
 			return nil
 		}

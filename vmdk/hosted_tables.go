@@ -3,8 +3,10 @@
 package vmdk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/vmstream/vmstream/disk"
 )
@@ -21,6 +23,8 @@ type hostedTables struct {
 	extent *grainExtent
 	layout fileLayout
 	second *directory // the redundant one; nil if there is only one copy
+
+	lastTable atomic.Int64 // read last, to know a walk by it
 }
 
 // openDirectories reads the grain directory, both copies of it with redundant.
@@ -150,18 +154,64 @@ func (t *hostedTables) compareDirectories(first, second *directory) error {
 	}
 }
 
-// load reads grain table i, in both copies if there are two.
+// tablesAhead is how many grain tables are read at once by somebody who goes
+// through them in order; they mostly lie one behind the other.
+const tablesAhead = 32
+
+const tableBytes = gtEntries * 4
+
+// load reads grain table i, in both copies if there are two. In the course of
+// a walk it reads the next ones with it and leaves them in the cache. What is
+// wrong with those is told when they are asked for.
 func (t *hostedTables) load(i int64) (grainTable, error) {
-	var a, b [gtEntries * 4]byte
-	at := uint64(t.extent.dir.at(i)) * disk.SectorSize
-	if err := t.src.readFull(a[:], at, "grain table"); err != nil {
+	n := int64(1)
+	if t.lastTable.Swap(i) == i-1 {
+		n = t.adjacentTables(i)
+	}
+	a := make([]byte, n*tableBytes)
+	if err := t.src.readFull(a, uint64(t.extent.dir.at(i))*disk.SectorSize, "grain table"); err != nil {
 		return nil, err
 	}
-	b = a
+	b := a
 	if t.second != nil {
-		if err := t.src.readFull(b[:], uint64(t.second.at(i))*disk.SectorSize, "redundant grain table"); err != nil {
+		b = make([]byte, n*tableBytes)
+		if err := t.src.readFull(b, uint64(t.second.at(i))*disk.SectorSize, "redundant grain table"); err != nil {
 			return nil, err
 		}
+	}
+	out, err := t.decode(i, a[:tableBytes], b[:tableBytes])
+	if err != nil {
+		return nil, err
+	}
+	for k := int64(1); k < n; k++ {
+		next, err := t.decode(i+k, a[k*tableBytes:][:tableBytes], b[k*tableBytes:][:tableBytes])
+		if err != nil {
+			break
+		}
+		t.extent.keep(i+k, next)
+		t.lastTable.Store(i + k)
+	}
+	return out, nil
+}
+
+// adjacentTables returns how many tables from i on lie one behind the other,
+// in both copies, up to tablesAhead.
+func (t *hostedTables) adjacentTables(i int64) int64 {
+	follows := func(d *directory, n int64) bool {
+		return int64(d.at(i+n)) == int64(d.at(i))+n*gtSectors
+	}
+	n := int64(1)
+	for n < tablesAhead && i+n < t.extent.dir.n && follows(t.extent.dir, n) && (t.second == nil || follows(t.second, n)) {
+		n++
+	}
+	return n
+}
+
+// decode checks grain table i, given in both copies. The result is nil for a
+// table without entries.
+func (t *hostedTables) decode(i int64, a, b []byte) (grainTable, error) {
+	if disk.IsZero(a) && bytes.Equal(a, b) {
+		return nil, nil
 	}
 	out := make(grainTable, gtEntries)
 	check := grainChecker{l: &t.layout}
