@@ -28,14 +28,19 @@ func (s *sliceWriter) Write(p []byte) (int, error) {
 }
 
 func newLZ4Encoder(level int) (Encoder, error) {
-	// Level 1 is the fast compressor, as with the lz4 program; its levels 2
-	// to 9 are ours, the chains of the HC compressor growing with each.
-	lv := lz4.Fast
-	if level > 1 {
-		lv = lz4.CompressionLevel(1 << (7 + level))
+	// Level 1 is the algorithm of lz4 -1, level 2 a slower one that finds more;
+	// levels 3 to 9 are HC, the chains growing with each.
+	lv := lz4.CCompatFast
+	switch {
+	case level == 2:
+		lv = lz4.Fast
+	case level > 2:
+		lv = lz4.CompressionLevel(1 << (8 + level))
 	}
+	// Blocks have a checksum each, and a frame is one block: another checksum
+	// over the content would cost much of what lz4 is for.
 	return &lz4Encoder{w: lz4.NewWriter(io.Discard), opts: []lz4.Option{
-		lz4.BlockSizeOption(lz4.Block1Mb), lz4.BlockChecksumOption(true), lz4.ChecksumOption(true),
+		lz4.BlockSizeOption(lz4.Block1Mb), lz4.BlockChecksumOption(true), lz4.ChecksumOption(false),
 		lz4.ConcurrencyOption(1), lz4.CompressionLevelOption(lv),
 	}}, nil
 }
