@@ -4,8 +4,10 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,7 +18,8 @@ import (
 )
 
 const longInspect = `Inspect reads a stream from stdin to its end and tells what is in it. Its
-structure is checked, its digests are not: verify does that.
+structure is checked, its digests are not: verify does that. With --quick only the
+two ends of a file are read, however large it is.
 
   vmstream inspect < web01.tar
   vmstream inspect --json < web01.tar | jq .disks`
@@ -45,17 +48,19 @@ type inspectDisk struct {
 func newInspect(a *app) *cobra.Command {
 	var r resources
 	var from string
+	var quick bool
 	c := &cobra.Command{
 		Use: "inspect [flags]", Short: "Tell what is in a stream on stdin",
 		Long: longInspect + "\n\n" + exitCodes, Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runInspect(c, a, &r, from) },
+		RunE: func(c *cobra.Command, _ []string) error { return runInspect(c, a, &r, from, quick) },
 	}
 	c.Flags().StringVar(&from, "from", "", "read the stream from this file instead of stdin")
+	c.Flags().BoolVar(&quick, "quick", false, "read only the opening and the end record; the stream has to be a file")
 	r.add(c)
 	return c
 }
 
-func runInspect(c *cobra.Command, a *app, r *resources, from string) error {
+func runInspect(c *cobra.Command, a *app, r *resources, from string, quick bool) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
@@ -64,8 +69,13 @@ func runInspect(c *cobra.Command, a *app, r *resources, from string) error {
 		return err
 	}
 	defer closeInput() // only read
-	res, err := stream.Read(c.Context(), pipeline.Input(c.Context(), in), nil,
-		stream.ReadOptions{Workers: r.workers, MemoryBytes: int64(r.memory), NoDigests: true})
+	var res *stream.Result
+	if quick {
+		res, err = findIndex(in)
+	} else {
+		res, err = stream.Read(c.Context(), pipeline.Input(c.Context(), in), nil,
+			stream.ReadOptions{Workers: r.workers, MemoryBytes: int64(r.memory), NoDigests: true})
+	}
 	if err != nil {
 		return cli.Stream(err)
 	}
@@ -76,6 +86,22 @@ func runInspect(c *cobra.Command, a *app, r *resources, from string) error {
 		return e.Encode(i)
 	}
 	return i.print(a.Out)
+}
+
+// findIndex reads the two ends of a stream in a file.
+func findIndex(in io.Reader) (*stream.Result, error) {
+	f, ok := in.(*os.File)
+	if !ok {
+		return nil, cli.Usage(errors.New("--quick takes a file, not a pipe"))
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, cli.Usage(errors.New("--quick takes a file, not a pipe"))
+	}
+	return stream.FindIndex(f, st.Size())
 }
 
 func inspect(res *stream.Result) *inspection {
