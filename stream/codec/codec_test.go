@@ -212,3 +212,11 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkCRC(b *testing.B) {
+	data := sample(FrameSize)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		UpdateCRC(0, data)
+	}
+}
