@@ -30,11 +30,11 @@ func Formats() []Format {
 	return []Format{FormatRaw, FormatFlat, FormatVMFS, FormatSparse, FormatSplit, FormatStream}
 }
 
-// CreateSpec describes a new disk. Format, Dir, Name and SizeBytes are needed;
-// an entry of DDB stands in for the field of the same meaning if that is empty.
+// CreateSpec describes a new disk. Format, Name and SizeBytes are needed; an
+// entry of DDB stands in for the field of the same meaning if that is empty.
 type CreateSpec struct {
 	Format Format
-	Dir    string // existing directory of the files
+	Dir    string // existing directory of the files, the current one if empty
 	Name   string // of the descriptor or the single file, such as web01.vmdk
 
 	// SizeBytes is the capacity. Every format but raw counts in sectors and
@@ -72,11 +72,15 @@ type Writer interface {
 // raw, flat and vmfs take writes in any order from any goroutine; sparse, split
 // and stream are ordered. They store no 64 KiB grain that is all zero, and take
 // writes of any number of sectors; large ones that begin at a grain are
-// fastest. The memory they use does not depend on the size of the disk, but
-// for stream: 4 bytes per 32 MiB.
+// fastest. They use a few MiB of memory whatever the size of the disk; only the
+// grain directory of stream, 4 bytes per 32 MiB of disk, and the names of split,
+// one per 2047 MiB, grow with it.
 func Create(spec CreateSpec) (Writer, error) {
 	if err := spec.check(); err != nil {
 		return nil, fmt.Errorf("vmdk: create %s: %w", spec.Name, err)
+	}
+	if spec.Dir == "" {
+		spec.Dir = "."
 	}
 	switch spec.Format {
 	case FormatRaw, FormatFlat, FormatVMFS:

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// defaultLevel is the deflate level if none is asked for: twice as fast as
-	// level 6 for a result that is a few percent larger.
+	// defaultLevel is the deflate level if none is asked for: about twice as
+	// fast as level 6 and a tenth larger, measured with a tar of /usr.
 	defaultLevel = 2
 
 	// maxWorkers bounds the memory of the compressors.

@@ -5,7 +5,6 @@ package vmdk
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/vmstream/vmstream/disk"
@@ -183,8 +182,11 @@ func (x *extentFile) complete() error {
 	if err := x.putTable(); err != nil {
 		return err
 	}
-	if err := x.f.Sync(); err != nil {
-		return fmt.Errorf("%s: %w", x.f.Name(), err)
+	// Without grains there is nothing that the header could be ahead of.
+	if x.next > x.lay.grainsBegin {
+		if err := x.f.Sync(); err != nil {
+			return err
+		}
 	}
 	h := x.lay.header()
 	h.uncleanShutdown = 0

@@ -432,6 +432,24 @@ func TestAbortAfterCloseKeepsEverything(t *testing.T) {
 	}
 }
 
+func TestCreateInCurrentDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, format := range Formats() {
+		w, err := Create(CreateSpec{Format: format, Name: string(format) + ".vmdk", SizeBytes: mib})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Errorf("%s: %v", format, err)
+		}
+		for _, name := range w.Files() {
+			if _, err := os.Stat(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestInterrupted looks at what a killed restore leaves behind.
 func TestInterrupted(t *testing.T) {
 	for _, format := range []Format{FormatFlat, FormatVMFS, FormatSplit, FormatStream} {
