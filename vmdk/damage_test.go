@@ -191,7 +191,7 @@ func TestDamagedEverywhere(t *testing.T) {
 			if name == "hosted" { // data of a plain disk has no checksum
 				end = 128 * 512
 			}
-			for at := 0; at < end; at += 1 + at/200 {
+			for at := 0; at < end; at += 1 + at/80 {
 				if at >= 80 && at < 21*512 {
 					continue
 				}

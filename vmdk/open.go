@@ -193,12 +193,12 @@ func (op *opener) openEntry(path string) (*entryFile, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	// Names in a descriptor are relative to where it really lies.
-	real, err := filepath.EvalSymlinks(path)
+	place, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &entryFile{file: f, kind: kind, dir: directoryOf{
-		path: filepath.Dir(real), referrer: path, allowOutside: op.options.AllowOutside,
+		path: filepath.Dir(place), referrer: path, allowOutside: op.options.AllowOutside,
 		nothing: op.options.Format == SourceAuto && !strings.EqualFold(filepath.Ext(path), ".vmdk"),
 	}}, nil
 }
