@@ -119,11 +119,12 @@ func (c *Console) print(s string) {
 		c.line = false
 	}
 	for l := range strings.SplitSeq(strings.TrimRight(s, "\n"), "\n") {
-		fmt.Fprintln(c.w, clean(l))
+		fmt.Fprintln(c.w, Clean(l))
 	}
 }
 
-func clean(s string) string {
+// Clean replaces control characters, which a terminal would obey.
+func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			return '?'
@@ -136,7 +137,7 @@ func clean(s string) string {
 func (c *Console) status(s string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprint(c.w, "\r\x1b[K"+clean(s))
+	fmt.Fprint(c.w, "\r\x1b[K"+Clean(s))
 	c.line = true
 }
 

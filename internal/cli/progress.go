@@ -89,8 +89,11 @@ func (p *Progress) show(asked bool) {
 		p.c.Say("progress", e, "")
 		return
 	}
-	line := fmt.Sprintf("%s of %s (%.0f %%), %s/s, %.0f %% zero, %s in the stream", Bytes(done), Bytes(total),
-		Percent(done, total), Bytes(int64(rate)), Percent(zero, done), Bytes(p.n.Out.Load()))
+	line := fmt.Sprintf("%s of %s (%.0f %%), %s/s, %.0f %% zero", Bytes(done), Bytes(total),
+		Percent(done, total), Bytes(int64(rate)), Percent(zero, done))
+	if out := p.n.Out.Load(); out > 0 { // there is none when a disk is converted
+		line += ", " + Bytes(out) + " in the stream"
+	}
 	if eta >= 0 {
 		line += ", " + Duration(eta) + " left"
 	}

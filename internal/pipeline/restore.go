@@ -175,11 +175,18 @@ func (s *restore) checkSpace(dir string) error {
 			need += f.SizeBytes
 		}
 	}
-	free, ok := freeBytes(dir)
-	if !ok || s.opt.IgnoreSpace || need <= free {
+	if s.opt.IgnoreSpace {
 		return nil
 	}
-	return fmt.Errorf("%s: the disks may take %d bytes and %d are free; --ignore-space tries it all the same", dir, need, free)
+	return enoughSpace(dir, need)
+}
+
+func enoughSpace(dir string, needBytes int64) error {
+	free, ok := freeBytes(dir)
+	if !ok || needBytes <= free {
+		return nil
+	}
+	return fmt.Errorf("%s: the disks may take %d bytes and %d are free; --ignore-space tries it all the same", dir, needBytes, free)
 }
 
 // File stages a file of the VM.
@@ -234,11 +241,8 @@ func (s *restore) Disk(i int) (disk.Writer, error) {
 
 // create opens a disk in the stage.
 func (s *restore) create(d *restoredDisk) error {
-	spec := vmdk.CreateSpec{
-		Format: s.opt.Format, Dir: s.stage.dir, Name: d.rec.File, SizeBytes: d.rec.CapacityBytes,
-		Adapter: d.rec.Adapter, Geometry: d.rec.Geometry, UUID: d.rec.UUID, HWVersion: d.rec.HWVersion, DDB: d.rec.DDB,
-		CID: contentID(d.rec.CID),
-	}
+	spec := specOf(d.rec)
+	spec.Format, spec.Dir = s.opt.Format, s.stage.dir
 	switch {
 	case s.opt.To != "":
 		spec.Name = filepath.Base(s.opt.To)
@@ -257,6 +261,14 @@ func (s *restore) create(d *restoredDisk) error {
 		d.w = w
 	}
 	return err
+}
+
+// specOf describes a new disk with what a record says of the old one.
+func specOf(rec *stream.DiskRecord) vmdk.CreateSpec {
+	return vmdk.CreateSpec{
+		Name: rec.File, SizeBytes: rec.CapacityBytes, Adapter: rec.Adapter, Geometry: rec.Geometry,
+		UUID: rec.UUID, HWVersion: rec.HWVersion, DDB: rec.DDB, CID: contentID(rec.CID),
+	}
 }
 
 func contentID(s string) uint32 {

@@ -84,6 +84,18 @@ func OpenSource(path string, o SourceOptions) (*Source, error) {
 	return s, nil
 }
 
+// OpenDisk opens a disk alone, whatever it is called.
+func OpenDisk(path string, o SourceOptions) (*Source, error) {
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	s := &Source{Name: o.Name}
+	if err := s.openDisk(path, &o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
 func configurationIn(dir string) (string, error) {
 	var found []string
 	for _, pattern := range []string{"*.vmx", "*.VMX"} {
