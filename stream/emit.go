@@ -25,7 +25,8 @@ type emitter struct {
 	tar, out int64 // bytes of tar and of output so far
 	crc      uint32
 	members  []*MemberRecord
-	plain    []byte // content for the next frame
+	headers  hash.Hash // of the members' headers
+	plain    []byte    // content for the next frame
 	frame    []byte
 	count    *Counters
 }
@@ -37,7 +38,7 @@ func newEmitter(w io.Writer, o *Options, dir string) (*emitter, error) {
 	}
 	return &emitter{
 		w: w, spec: o.Codec, enc: enc, dir: dir, modTime: o.Created,
-		plain: make([]byte, 0, codec.FrameSize), count: o.Counters,
+		headers: sha256.New(), plain: make([]byte, 0, codec.FrameSize), count: o.Counters,
 	}, nil
 }
 
@@ -70,7 +71,8 @@ func (e *emitter) header(name string, size, mode int64) ([]byte, error) {
 	return m.encode()
 }
 
-func (e *emitter) begin(name string, size int64) *MemberRecord {
+func (e *emitter) begin(name string, header []byte, size int64) *MemberRecord {
+	e.headers.Write(header)
 	m := &MemberRecord{Name: name, Tar: e.tar, Frame: e.out, Size: size}
 	e.members = append(e.members, m)
 	return m
@@ -78,11 +80,11 @@ func (e *emitter) begin(name string, size int64) *MemberRecord {
 
 // packed writes a segment that a slot has made ready. header is what precedes
 // it in the tar.
-func (e *emitter) packed(name string, p *packed, header int) error {
-	m := e.begin(name, p.size)
+func (e *emitter) packed(name string, p *packed, header []byte) error {
+	m := e.begin(name, header, p.size)
 	m.setDigest(p.sha[:])
 	m.Frames = p.frames
-	e.tar += int64(header) + p.size // extents are whole blocks
+	e.tar += int64(len(header)) + p.size // extents are whole blocks
 	e.count.Tar.Store(e.tar)
 	return e.write(p.out)
 }
@@ -109,7 +111,7 @@ func (s *sliceReader) Read(p []byte) (int, error) {
 
 // stream writes a member of size bytes from r, which must have that many.
 func (e *emitter) stream(name string, header []byte, size int64, r io.Reader) error {
-	m := e.begin(name, size)
+	m := e.begin(name, header, size)
 	sum := sha256.New()
 	e.plain = append(e.plain[:0], header...)
 	if err := e.content(m, size, r, sum); err != nil {

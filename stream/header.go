@@ -29,6 +29,7 @@ type member struct {
 	size    int64
 	mode    int64
 	modTime time.Time // whole seconds
+	raw     []byte    // the header's blocks, if it has been read
 }
 
 // encode returns the header blocks: a ustar header, with pax records only for
@@ -74,6 +75,7 @@ func readHeader(r io.Reader) (m *member, length int64, err error) {
 	if err != nil || !bytes.Equal(b, want) {
 		return nil, 0, recordError("tar header", "of member %q is not as the stream format has it", h.Name)
 	}
+	m.raw = b
 	return m, int64(len(b)), nil
 }
 

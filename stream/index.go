@@ -24,7 +24,10 @@ type Index struct {
 	Disks      []DiskTotals    `json:"disks"`
 	Members    []*MemberRecord `json:"members"`
 	SumsDigest string          `json:"sums_sha256"`
-	End        *endRecord      `json:"end,omitempty"`
+	// HeadersDigest is that of the tar headers of all members before this
+	// one: SHA256SUMS has only what is in them.
+	HeadersDigest string     `json:"headers_sha256"`
+	End           *endRecord `json:"end,omitempty"`
 }
 
 // MemberRecord tells where a member is.
@@ -146,6 +149,9 @@ func (ix *Index) sameMembers(found []*MemberRecord) error {
 	}
 	for i := range found {
 		f, w := found[i], ix.Members[i]
+		if ix.Codec == codec.None && (w.Frame != w.Tar || len(w.Frames) != 0) {
+			return recordError("index", "member %q has frames, but there is no codec", w.Name)
+		}
 		if f.Name != w.Name || f.Tar != w.Tar || f.Size != w.Size || f.SHA256 != "" && f.SHA256 != w.SHA256 {
 			return recordError("index", "member %d is %q (%d bytes at %d), the stream has %q (%d bytes at %d) or its digest differs", i, w.Name, w.Size, w.Tar, f.Name, f.Size, f.Tar)
 		}
@@ -187,6 +193,10 @@ func (ix *Index) sameFrames(r *codec.Reader) error {
 			}
 			next++
 		}
+	}
+	// Without a pointer the index is one frame, and the last.
+	if !spec.HasPointer() && next+2 != len(offsets) {
+		return recordError("end of stream", "frames follow the end record")
 	}
 	if p := r.Pointer(); p != nil && (next >= len(offsets) || p.IndexFrame != offsets[next]) {
 		return recordError("end of stream", "the pointer says %d for the index", p.IndexFrame)

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"runtime"
 	"sync"
@@ -74,7 +76,7 @@ func Read(ctx context.Context, r io.Reader, sink Sink, o ReadOptions) (*Result, 
 		return nil, err
 	}
 	defer cr.Close()
-	d := &streamReader{opt: o, codec: cr, in: cr, sink: sink, count: o.Counters}
+	d := &streamReader{opt: o, codec: cr, in: cr, sink: sink, count: o.Counters, headers: sha256.New()}
 	if raw := cr.Raw(); raw != nil {
 		d.in = raw
 	}
@@ -108,6 +110,7 @@ type streamReader struct {
 	tar     int64           // bytes of tar read
 	where   string          // what is being read, for messages
 	members []*MemberRecord // the records do not move: workers fill in digests
+	headers hash.Hash       // of the members' headers
 	disks   []diskState
 	files   map[string]int // index in the opening record
 	current int            // disk being read
@@ -164,7 +167,8 @@ func (d *streamReader) readOpening() error {
 	if first.name != o.Name+"/"+OpeningName {
 		return recordError("first member", "is called %q", first.name)
 	}
-	d.begin(OpeningName, 0, int64(len(b)), b)
+	first.name = OpeningName
+	d.begin(first, 0, b)
 	d.files = map[string]int{}
 	for i := range o.Files {
 		d.files[o.Files[i].Name] = i
@@ -191,8 +195,9 @@ func target(err error) error {
 
 // begin notes a member whose header was at offset; its digest is that of
 // content, or comes later if content is nil.
-func (d *streamReader) begin(name string, offset, size int64, content []byte) *MemberRecord {
-	m := &MemberRecord{Name: name, Tar: offset, Size: size}
+func (d *streamReader) begin(h *member, offset int64, content []byte) *MemberRecord {
+	d.headers.Write(h.raw)
+	m := &MemberRecord{Name: h.name, Tar: offset, Size: h.size}
 	d.members = append(d.members, m)
 	if content != nil && !d.opt.NoDigests {
 		sum := sha256.Sum256(content)
@@ -285,7 +290,7 @@ func (d *streamReader) file(m *member, header int64, i int) (err error) {
 			}
 		}()
 	}
-	rec := d.begin(m.name, d.tar, m.size, nil)
+	rec := d.begin(m, d.tar, nil)
 	sum := sha256.New()
 	buf := make([]byte, 256<<10)
 	for left := m.size; left > 0; {
@@ -379,7 +384,7 @@ func (d *streamReader) readEnd() (*Result, error) {
 	if !d.opt.NoDigests && !bytes.Equal(got, want) {
 		return nil, digestError(d.members, got)
 	}
-	d.begin(SumsName, d.tar-n-m.size-padding(m.size), m.size, got)
+	d.begin(m, d.tar-n-m.size-padding(m.size), got)
 	return d.readIndex()
 }
 
@@ -404,6 +409,10 @@ func (d *streamReader) readIndex() (*Result, error) {
 	}
 	if m == nil || m.name != IndexName {
 		return nil, recordError("stream", "%s does not follow %s", IndexName, SumsName)
+	}
+	// Nothing but its own sum covers this header, so it has no choice.
+	if m.mode != fileMode || m.modTime.Unix() != d.opening.Created.Unix() {
+		return nil, recordError(IndexName, "mode %o and time %v are not those of this stream", m.mode, m.modTime)
 	}
 	// 16 MiB for each TiB is what the largest index of an honest stream takes.
 	if m.size > 16<<20+at>>15 {
@@ -433,6 +442,9 @@ func (d *streamReader) checkIndex(ix *Index) error {
 	}
 	if err := ix.sameMembers(d.members); err != nil {
 		return err
+	}
+	if ix.HeadersDigest != hex.EncodeToString(d.headers.Sum(nil)) {
+		return recordError("index", "the headers of the members are not those that were written")
 	}
 	if ix.SumsDigest != ix.Members[len(ix.Members)-1].SHA256 || !d.opt.NoDigests && ix.SumsDigest != sumsMember.SHA256 {
 		return recordError("index", "digest of %s differs", SumsName)

@@ -186,7 +186,7 @@ func (x *extentReader) extent(ctx context.Context, s *diskState, p *pending, buf
 	if err := d.fits(s, p.m, head); err != nil {
 		return nil, err
 	}
-	t := &task{member: d.begin(p.m.name, d.tar, p.m.size, nil), off: s.next, head: head, disk: s}
+	t := &task{member: d.begin(p.m, d.tar, nil), off: s.next, head: head, disk: s}
 	if !d.opt.NoDigests {
 		t.sum = sha256.New()
 		t.sum.Write(hb[:])
@@ -268,7 +268,7 @@ func (d *streamReader) descriptor(s *diskState, p *pending) error {
 	if !bytes.Equal(b, want) {
 		return recordError(s.rec.File, "does not describe the extents before it")
 	}
-	d.begin(s.rec.File, at, p.m.size, b)
+	d.begin(p.m, at, b)
 	s.extents = nil
 	return nil
 }

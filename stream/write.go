@@ -4,6 +4,7 @@ package stream
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +131,7 @@ func (w *streamWriter) finish() (*Result, error) {
 	ix := &Index{
 		Format: IndexFormatName, ID: w.opt.ID, Codec: w.opt.Codec.Name, Warnings: w.warnings,
 		Disks: w.totals, Members: w.emit.members, SumsDigest: last.SHA256,
+		HeadersDigest: hex.EncodeToString(w.emit.headers.Sum(nil)),
 	}
 	b, err := encodeIndex(ix, w.emit.tar)
 	if err != nil {

@@ -166,7 +166,7 @@ func (d *diskWriter) piece(ctx context.Context, s *slot, p piece) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	if err := d.write(p, &seg, len(header)); err != nil {
+	if err := d.write(p, &seg, header); err != nil {
 		return err
 	}
 	close(p.done)
@@ -174,7 +174,7 @@ func (d *diskWriter) piece(ctx context.Context, s *slot, p piece) error {
 }
 
 // write is called for one piece at a time, in order.
-func (d *diskWriter) write(p piece, seg *packed, header int) error {
+func (d *diskWriter) write(p piece, seg *packed, header []byte) error {
 	c := d.w.opt.Counters
 	stored := int64(seg.stored) * vmdk.GrainBytes
 	d.total.ReadBytes += seg.read

@@ -52,7 +52,7 @@ func (s *splitter) one() (bool, error) {
 		return false, nil
 	case d.scan.pointer != nil:
 		return false, corrupt(d.codec, "end", s.offset, "bytes follow the end-of-stream pointer")
-	case kind == kindOther || kind != kindSkippable && codecOf(kind) != d.codec && s.offset > 0:
+	case kind == kindOther || kind == kindSkippable && d.codec == XZ || kind != kindSkippable && codecOf(kind) != d.codec && s.offset > 0:
 		return false, corrupt(d.codec, "frame magic", s.offset, "no frame where one must start")
 	}
 	s.buf, s.pipe = make([]byte, 0, 64<<10), nil
