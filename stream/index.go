@@ -110,12 +110,16 @@ func ParseIndex(b []byte, tarOffset int64) (*Index, error) {
 	if len(b) < 2*blockSize || len(b)%blockSize != 0 {
 		return nil, recordError("index", "%d bytes long", len(b))
 	}
+	// A member takes more than a hundred bytes.
+	if n := countObjects(b); n > len(b)/64 {
+		return nil, recordError("index", "has %d objects in %d bytes", n, len(b))
+	}
 	ix := new(Index)
 	if err := json.Unmarshal(b, ix); err != nil {
 		return nil, recordError("index", "%v", err)
 	}
-	if ix.Format != IndexFormatName || ix.End == nil || slices.Contains(ix.Members, nil) || len(ix.Members) == 0 {
-		return nil, recordError("index", "format %q", ix.Format)
+	if ix.Format != IndexFormatName || (codec.Spec{Name: ix.Codec}).Validate() != nil || ix.Codec == "" || ix.End == nil || slices.Contains(ix.Members, nil) || len(ix.Members) == 0 {
+		return nil, recordError("index", "format %q, codec %q, %d members", ix.Format, ix.Codec, len(ix.Members))
 	}
 	if tarOffset < 0 {
 		if _, err := fmt.Sscanf(ix.End.Tar, "%d", &tarOffset); err != nil || tarOffset < 0 {

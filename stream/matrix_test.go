@@ -72,10 +72,10 @@ func join(p []part) []byte {
 // matrixSample is what is damaged: a small stream for single bytes, one with
 // many members, and others to take members from.
 type matrixSample struct {
-	small                  []byte
-	main, other, foreign   []part // another backup of the same VM; another VM
-	same                   []part // another backup of the same, unchanged VM
-	smallOther, tarArchive []byte
+	small                []byte
+	main, other, foreign []part // another backup of the same VM; another VM
+	same                 []part // another backup of the same, unchanged VM
+	smallOther           []byte
 }
 
 func newMatrixSample(tb testing.TB, c string) *matrixSample {
@@ -97,11 +97,6 @@ func newMatrixSample(tb testing.TB, c string) *matrixSample {
 	s.other, s.same = make2(20, o), make2(10, o)
 	o.ID, o.Name = "backup-0003", "other"
 	s.foreign = make2(30, o)
-	var t bytes.Buffer
-	w := tar.NewWriter(&t)
-	_ = w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Mode: 0o600})
-	_ = w.Close()
-	s.tarArchive = t.Bytes()
 	return s
 }
 
@@ -195,27 +190,36 @@ func (s *matrixSample) memberwise() iter.Seq[damage] {
 	}
 }
 
+// tails are what may stand behind the end of a stream; making them takes a while.
+var tails = sync.OnceValue(func() map[string][]byte {
+	var t bytes.Buffer
+	w := tar.NewWriter(&t)
+	_ = w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Mode: 0o600})
+	_ = w.Close()
+	m := map[string][]byte{
+		"0": {0}, "block of zeros": make([]byte, blockSize), "10 KiB of zeros": make([]byte, 10240),
+		"text": []byte("garbage"), "random": random(5000), "tar": t.Bytes(), "4 zeros": make([]byte, 4),
+		"skippable frame": {0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, "pointer": codec.Pointer{}.Append(nil),
+		"large xz stream with an unknown check": unknownCheck(random(3 << 19)),
+	}
+	for _, c := range codecNames()[1:] {
+		e, _ := codec.Spec{Name: c}.NewEncoder()
+		m["empty frame of "+c], _ = e.Encode(nil, nil)
+		m["frame of "+c], _ = e.Encode(nil, make([]byte, blockSize))
+		m["large frame of "+c], _ = e.Encode(nil, random(3<<19))
+	}
+	return m
+})
+
 // appended yields streams with something behind their end.
-func (s *matrixSample) appended(spec codec.Spec) iter.Seq[damage] {
+func (s *matrixSample) appended() iter.Seq[damage] {
 	return func(yield func(damage) bool) {
 		for what, t := range map[string][]byte{"itself": s.small, "another": s.smallOther} {
 			if !yield(damage{"two streams", what, append(bytes.Clone(s.small), t...)}) {
 				return
 			}
 		}
-		tails := map[string][]byte{
-			"0": {0}, "block of zeros": make([]byte, blockSize), "10 KiB of zeros": make([]byte, 10240),
-			"text": []byte("garbage"), "random": random(5000), "tar": s.tarArchive, "4 zeros": make([]byte, 4),
-			"skippable frame": {0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, "pointer": codec.Pointer{}.Append(nil),
-			"large xz stream with an unknown check": unknownCheck(random(3 << 19)),
-		}
-		for _, c := range codecNames()[1:] {
-			e, _ := codec.Spec{Name: c}.NewEncoder()
-			tails["empty frame of "+c], _ = e.Encode(nil, nil)
-			tails["frame of "+c], _ = e.Encode(nil, make([]byte, blockSize))
-			tails["large frame of "+c], _ = e.Encode(nil, random(3<<19))
-		}
-		for what, t := range tails {
+		for what, t := range tails() {
 			if len(t) > 0 && !yield(damage{"trailing bytes", what, append(bytes.Clone(s.small), t...)}) {
 				return
 			}
@@ -307,7 +311,7 @@ func matrixOf(t *testing.T, c string, full bool, m *tally) {
 		n = 200
 	}
 	r := rand.New(rand.NewPCG(42, uint64(len(c))))
-	for _, seq := range []iter.Seq[damage]{s.bytewise(full, n, r), s.memberwise(), s.appended(codec.Spec{Name: c})} {
+	for _, seq := range []iter.Seq[damage]{s.bytewise(full, n, r), s.memberwise(), s.appended()} {
 		for d := range seq {
 			_, err := Read(t.Context(), bytes.NewReader(d.b), nil, ReadOptions{Workers: 2})
 			ok := isDamage(err)

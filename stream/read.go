@@ -414,8 +414,9 @@ func (d *streamReader) readIndex() (*Result, error) {
 	if m.mode != fileMode || m.modTime.Unix() != d.opening.Created.Unix() {
 		return nil, recordError(IndexName, "mode %o and time %v are not those of this stream", m.mode, m.modTime)
 	}
-	// 16 MiB for each TiB is what the largest index of an honest stream takes.
-	if m.size > 16<<20+at>>15 {
+	// Members and warnings have long names at worst; frames are 1 MiB of tar.
+	most := int64(1<<20) + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15
+	if m.size > most {
 		return nil, recordError(IndexName, "is %d bytes long", m.size)
 	}
 	b, err := d.content(m, n)

@@ -36,6 +36,9 @@ const (
 	maxFiles       = 65536
 	maxOpeningSize = 16 << 20
 	maxNameBytes   = 255
+	// A disk takes three objects in the opening record and one for each entry
+	// of its data base.
+	maxOpeningObjects = 2*maxFiles + 16*maxDisks
 
 	// MaxIDBytes is how long the id of a backup may be.
 	MaxIDBytes = 64
@@ -173,12 +176,20 @@ func marshal(v any) ([]byte, error) {
 
 // ParseOpening reads and checks an opening record.
 func ParseOpening(b []byte) (*Opening, error) {
+	if n := countObjects(b); n > maxOpeningObjects {
+		return nil, recordError("opening record", "has %d objects, at most %d are possible", n, maxOpeningObjects)
+	}
 	o := new(Opening)
 	if err := json.Unmarshal(b, o); err != nil {
 		return nil, recordError("opening record", "%v", err)
 	}
 	if o.Format != FormatName {
 		return nil, &disk.FormatError{Format: "stream", Field: "opening record", Offset: -1, Err: disk.ErrUnsupported, Detail: fmt.Sprintf("format is %q, this program reads %q", o.Format, FormatName)}
+	}
+	// What an increment does not store is not zero, so taking it for a full
+	// backup would restore a wrong disk.
+	if o.Depth != 0 || o.ParentID != "" {
+		return nil, &disk.FormatError{Format: "stream", Field: "opening record", Offset: -1, Err: disk.ErrUnsupported, Detail: fmt.Sprintf("it is an increment (level %d on %q), this program reads full backups", o.Depth, o.ParentID)}
 	}
 	return o, o.validate()
 }
@@ -212,11 +223,23 @@ func (o *Opening) validate() error {
 		}
 		keys[d.Key], seen[d.File] = true, true
 	}
+	return o.noExtentNames(seen)
+}
+
+// noExtentNames makes sure that none of the names could be an extent's. There
+// may be very many, so disks are looked up by what an extent's name begins with.
+func (o *Opening) noExtentNames(names map[string]bool) error {
+	disks := map[string]*DiskRecord{}
 	for i := range o.Disks {
-		for name := range seen {
-			if o.Disks[i].OwnsExtent(name) {
-				return recordError("opening record", "disk %s: %q could be an extent of it", o.Disks[i].Key, name)
-			}
+		disks[o.Disks[i].File] = &o.Disks[i]
+	}
+	for name := range names {
+		i := strings.LastIndex(name, "-s") // digits follow, so it is the last
+		if i < 0 {
+			continue
+		}
+		if d := disks[name[:i]+".vmdk"]; d != nil && d.OwnsExtent(name) {
+			return recordError("opening record", "disk %s: %q could be an extent of it", d.Key, name)
 		}
 	}
 	return nil
@@ -242,7 +265,15 @@ func (d *DiskRecord) validate() error {
 	if d.CapacityBytes <= 0 || d.CapacityBytes > disk.MaxSize || d.AllocatedBytes < 0 {
 		return recordError("opening record", "disk %s: capacity %d bytes", d.Key, d.CapacityBytes)
 	}
+	if !validCID(d.CID) || d.ParentCID != CIDString(vmdk.NoParent) || d.ParentFile != "" {
+		return recordError("opening record", "disk %s: content id %q, that of its parent %q, parent %q", d.Key, d.CID, d.ParentCID, d.ParentFile)
+	}
 	return nil
+}
+
+// validCID reports if s is a content id as CIDString writes it.
+func validCID(s string) bool {
+	return len(s) == 8 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // ValidID reports if id may be the id of a backup: letters, digits and . _ : + -

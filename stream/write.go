@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/vmstream/vmstream/disk"
@@ -16,6 +17,9 @@ import (
 
 // maxRuns bounds the pass over the runs that estimates what is allocated.
 const maxRuns = 1 << 20
+
+// maxWarningBytes is how much of a warning goes into the index.
+const maxWarningBytes = 400
 
 // Write writes a stream of disks and files to w. The same disks, files and
 // options give the same bytes whatever Workers and MemoryBytes are.
@@ -148,7 +152,11 @@ func (w *streamWriter) finish() (*Result, error) {
 
 func (w *streamWriter) warn(format string, args ...any) {
 	s := fmt.Sprintf(format, args...)
-	w.warnings = append(w.warnings, s)
+	short := s // a reader bounds the index by the number of files
+	if len(short) > maxWarningBytes {
+		short = strings.ToValidUTF8(short[:maxWarningBytes], "")
+	}
+	w.warnings = append(w.warnings, short)
 	if w.opt.Warn != nil {
 		w.opt.Warn(s)
 	}
