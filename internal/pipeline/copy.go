@@ -18,8 +18,9 @@ import (
 const copyBytes = 1 << 20
 
 // copier copies the content of a disk: the dispatcher looks for data, workers
-// read it, drop grains of zeros and write the rest. Where the target takes
-// ascending writes only, workers wait for their turn to write.
+// read it and drop grains of zeros, and write the rest one after the other, in
+// ascending order. That also suits targets that take any order: with ext4, two
+// writers to one file spend a third of a copy's time waiting for each other.
 type copier struct {
 	im      disk.Image
 	w       disk.Writer
@@ -148,14 +149,11 @@ func (c *copier) work(ctx context.Context, in <-chan *copyPiece) error {
 		if stored, err = c.read(p, buf, stored[:0]); err != nil {
 			return err
 		}
-		if c.w.Ordered() {
-			select {
-			case <-p.turn:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		select {
+		case <-p.turn:
+		case <-ctx.Done():
 		}
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		for _, x := range stored {
