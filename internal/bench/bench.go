@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,18 +20,19 @@ import (
 type bench struct {
 	options
 	log     io.Writer
-	work    string            // removed at the end
-	disk    string            // the measured disk
-	streams map[string]string // files by their key, made on demand
+	work    string          // removed at the end
+	disk    string          // the measured disk
+	streams map[string]made // by their command, made on demand
+	made    int
 }
 
 // prepare makes the disks.
 func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
-	b := &bench{options: o, log: log, streams: map[string]string{}}
+	b := &bench{options: o, log: log, streams: map[string]made{}}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return nil, err
 	}
-	// The disk, two streams, what is extracted and what is restored.
+	// The disk, its streams with every codec, what is restored.
 	need := 4*o.diskBytes + 4*xzDiskBytes
 	if free, ok := freeBytes(o.dir); ok && free < need {
 		return nil, fmt.Errorf("%s has %d MiB free, %d are needed; choose another place with -dir", o.dir, free>>20, need>>20)
@@ -40,8 +42,31 @@ func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	if b.disk, err = makeDisk(o.dir, o.diskBytes); err != nil {
 		return nil, err
 	}
-	b.work, err = os.MkdirTemp(o.dir, "work-")
-	return b, err
+	if b.work, err = os.MkdirTemp(o.dir, "work-"); err != nil {
+		return nil, err
+	}
+	if err := b.keepProgram(); err != nil {
+		b.cleanUp()
+		return nil, err
+	}
+	return b, nil
+}
+
+// keepProgram measures a copy of the program: a build that replaces it while
+// this runs would mix two.
+func (b *bench) keepProgram() error {
+	in, err := os.Open(b.vmstream)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	b.vmstream = b.path("vmstream")
+	out, err := os.OpenFile(b.vmstream, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 func (b *bench) cleanUp() { os.RemoveAll(b.work) }
@@ -146,6 +171,9 @@ func (b *bench) measure(ctx context.Context, p plan) (result, error) {
 			return res, err
 		}
 	}
+	if r.once {
+		return res, b.dropStreams() // many, and nobody else wants them
+	}
 	return res, nil
 }
 
@@ -193,32 +221,49 @@ func (b *bench) turn(ctx context.Context, r row, into []candResult, turn int) er
 	return nil
 }
 
-// stream returns the file of a stream of a disk, written by the measured
-// program with the given flags.
-func (b *bench) stream(ctx context.Context, disk string, flags ...string) (string, error) {
-	key := filepath.Base(filepath.Dir(disk)) + strings.Join(flags, "")
-	if name, ok := b.streams[key]; ok {
-		return name, nil
+// made is a stream and what it took to write it.
+type made struct {
+	file    string
+	command string
+	usage   usage
+}
+
+// stream returns a stream of a disk, written by the measured program with the
+// given flags.
+func (b *bench) stream(ctx context.Context, disk string, flags ...string) (made, error) {
+	p := pipe(b.cmd(append(append([]string{"backup"}, flags...), disk)...))
+	key := strings.Join(p.stages[0], " ")
+	if m, ok := b.streams[key]; ok {
+		return m, nil
 	}
-	name := filepath.Join(b.work, fmt.Sprintf("stream%d", len(b.streams)+1))
-	if i := slices.Index(flags, "--codec"); i >= 0 {
-		name += ".tar." + flags[i+1]
-	} else {
-		name += ".tar"
+	b.made++
+	name := fmt.Sprintf("stream%d.tar", b.made)
+	if i := slices.Index(flags, "--codec"); i >= 0 && flags[i+1] != "none" {
+		name += "." + flags[i+1]
 	}
-	f, err := os.Create(name)
+	p.stdout = b.path(name)
+	u, err := p.run(ctx, false)
 	if err != nil {
-		return "", err
+		return made{}, err
 	}
-	defer f.Close()
-	c := exec.CommandContext(ctx, b.vmstream, append(append([]string{"backup"}, flags...), disk)...)
-	errs := &tail{}
-	c.Stdout, c.Stderr = f, errs
-	if err := c.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(c.Args, " "), err, bytes.TrimSpace(errs.b))
+	fi, err := os.Stat(p.stdout)
+	if err != nil {
+		return made{}, err
 	}
-	b.streams[key] = name
-	return name, f.Close()
+	u.OutBytes = fi.Size()
+	b.streams[key] = made{p.stdout, p.String(), u}
+	return b.streams[key], nil
+}
+
+// dropStreams removes the streams made so far.
+func (b *bench) dropStreams() error {
+	for key, m := range b.streams {
+		if err := os.Remove(m.file); err != nil {
+			return err
+		}
+		delete(b.streams, key)
+	}
+	return nil
 }
 
 // path returns the name of a file in the place to work.

@@ -28,7 +28,9 @@ import (
 const (
 	fullDiskBytes  = 4 << 30
 	quickDiskBytes = 512 << 20
-	xzDiskBytes    = 256 << 20 // xz is too slow for the whole disk
+	// xz is too slow for the whole disk; this is a segment for every slot that
+	// two processors have.
+	xzDiskBytes = 192 << 20
 )
 
 // options are what the flags say.

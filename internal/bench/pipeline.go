@@ -10,15 +10,16 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
 
-// pipeline is a row of programs joined by pipes, as a shell runs it. Its
-// output goes to /dev/null.
+// pipeline is a row of programs joined by pipes, as a shell runs it.
 type pipeline struct {
 	stages [][]string
 	stdin  string // a file, or empty for /dev/null
+	stdout string // the same, to be made
 	dir    string
 	env    []string // added to the environment
 }
@@ -50,7 +51,7 @@ func (p pipeline) String() string {
 		for i, a := range argv {
 			words[i] = a
 			if strings.HasPrefix(a, "/") && !strings.HasPrefix(a, "/dev/") && !strings.Contains(a, " ") {
-				words[i] = a[strings.LastIndexByte(a, '/')+1:]
+				words[i] = filepath.Base(a)
 			}
 		}
 		if len(argv) == 3 && argv[0] == "sh" {
@@ -60,7 +61,10 @@ func (p pipeline) String() string {
 	}
 	s := strings.Join(all, " | ")
 	if p.stdin != "" {
-		s += " < " + p.stdin[strings.LastIndexByte(p.stdin, '/')+1:]
+		s += " < " + filepath.Base(p.stdin)
+	}
+	if p.stdout != "" {
+		s += " > " + filepath.Base(p.stdout)
 	}
 	return s
 }
@@ -131,6 +135,15 @@ func (p pipeline) prepare(ctx context.Context) (*running, error) {
 		}
 		r.files = append(r.files, f)
 		r.cmds[0].Stdin = f
+	}
+	if p.stdout != "" {
+		f, err := os.Create(p.stdout)
+		if err != nil {
+			r.closeFiles()
+			return nil, err
+		}
+		r.files = append(r.files, f)
+		r.cmds[len(r.cmds)-1].Stdout = f
 	}
 	for i := range r.cmds[1:] {
 		pr, pw, err := os.Pipe()

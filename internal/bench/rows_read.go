@@ -22,10 +22,11 @@ func (b *bench) toFile(stream, disk string, flags ...string) cand {
 }
 
 func (b *bench) restore(ctx context.Context) (row, error) {
-	stream, err := b.stream(ctx, b.disk)
+	m, err := b.stream(ctx, b.disk)
 	if err != nil {
 		return row{}, err
 	}
+	stream := m.file
 	const (
 		extract = "tar -xf ../stream.tar && cd disk && sha256sum -c --quiet SHA256SUMS"
 		convert = "qemu-img convert -f vmdk -O raw disk.vmdk ../../out.raw"
@@ -63,20 +64,17 @@ func (b *bench) restore(ctx context.Context) (row, error) {
 const verifyShare = 0.8
 
 func (b *bench) verify(ctx context.Context) (row, error) {
-	stream, err := b.stream(ctx, b.disk)
+	m, err := b.stream(ctx, b.disk)
 	if err != nil {
 		return row{}, err
 	}
-	fi, err := os.Stat(stream)
-	if err != nil {
-		return row{}, err
-	}
+	stream, sizeBytes := m.file, m.usage.OutBytes
 	ours := cand{pipe: pipe(b.cmd("verify")).from(stream), limits: []limit{{rssMiB, defaultRSS}}}
 	perCore := cand{
 		title:  "SHA-256 of as many bytes in Go, speed of one core × 2",
 		limits: []limit{{wallRatio, 1 / verifyShare}},
 		measure: func(context.Context) (usage, error) {
-			t := hashTime(fi.Size(), 1)
+			t := hashTime(sizeBytes, 1)
 			return usage{Wall: t / 2, CPU: t}, nil
 		},
 	}
@@ -84,7 +82,7 @@ func (b *bench) verify(ctx context.Context) (row, error) {
 		title: "the same, two cores at a time",
 		measure: func(context.Context) (usage, error) {
 			n := min(2, runtime.NumCPU())
-			t := hashTime(fi.Size()/int64(n), n)
+			t := hashTime(sizeBytes/int64(n), n)
 			return usage{Wall: t, CPU: t * time.Duration(n)}, nil
 		},
 	}
@@ -149,15 +147,14 @@ func (b *bench) memory(ctx context.Context, title string, f memoryFlags) (row, e
 		if codec == "xz" {
 			disk = small
 		}
-		flags := append([]string{"--codec", codec}, f.backup...)
-		stream, err := b.stream(ctx, disk, flags...)
+		m, err := b.stream(ctx, disk, append([]string{"--codec", codec}, f.backup...)...)
 		if err != nil {
 			return r, err
 		}
-		add(b.backup(disk, flags...))
-		add(b.toFile(stream, disk, f.read...))
-		add(cand{pipe: pipe(b.cmd(append([]string{"verify"}, f.read...)...)).from(stream)})
-		add(cand{pipe: pipe(b.cmd(append([]string{"inspect"}, f.read...)...)).from(stream)})
+		add(cand{title: m.command, measure: func(context.Context) (usage, error) { return m.usage, nil }})
+		add(b.toFile(m.file, disk, f.read...))
+		add(cand{pipe: pipe(b.cmd(append([]string{"verify"}, f.read...)...)).from(m.file)})
+		add(cand{pipe: pipe(b.cmd(append([]string{"inspect"}, f.read...)...)).from(m.file)})
 	}
 	return r, nil
 }
