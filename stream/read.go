@@ -430,7 +430,7 @@ func (d *streamReader) readIndex() (*Result, error) {
 	if err := d.checkIndex(ix); err != nil {
 		return nil, err
 	}
-	if err := d.readTail(ix); err != nil {
+	if err := d.readTail(ix, at); err != nil {
 		return nil, err
 	}
 	return &Result{Opening: d.opening, Index: ix, Warnings: ix.Warnings, TarBytes: d.tar, IndexJSON: b}, nil
@@ -463,8 +463,9 @@ func (d *streamReader) checkIndex(ix *Index) error {
 	return nil
 }
 
-// readTail reads the end blocks and makes sure that nothing follows.
-func (d *streamReader) readTail(ix *Index) error {
+// readTail reads the end blocks and makes sure that nothing follows. The index
+// began at the offset indexTar.
+func (d *streamReader) readTail(ix *Index, indexTar int64) error {
 	d.where = "end of the tar"
 	var b [endBlocks + 1]byte
 	n, err := io.ReadFull(d.in, b[:])
@@ -479,8 +480,8 @@ func (d *streamReader) readTail(ix *Index) error {
 		return recordError("end of stream", "the end blocks are not zero")
 	}
 	d.passed(endBlocks)
-	if p := d.codec.Pointer(); p != nil && p.TarBytes != d.tar {
-		return recordError("end of stream", "the pointer says %d bytes of tar, there are %d", p.TarBytes, d.tar)
+	if p := d.codec.Pointer(); p != nil && (p.TarBytes != d.tar || p.IndexTar != indexTar) {
+		return recordError("end of stream", "the pointer says %d bytes of tar with the index at %d, there are %d with it at %d", p.TarBytes, p.IndexTar, d.tar, indexTar)
 	}
 	return ix.sameFrames(d.codec)
 }

@@ -39,6 +39,9 @@ type task struct {
 	done   chan<- struct{}
 }
 
+// errExtentEnds is what a feed gives behind the end of an extent.
+var errExtentEnds = recordError("extent", "is shorter than its tables say")
+
 // feed gives the content of an extent in order; a slice is good until the next
 // call.
 type feed interface {
@@ -50,7 +53,7 @@ type held struct{ b []byte }
 
 func (h *held) take(n int) ([]byte, error) {
 	if n > len(h.b) {
-		return nil, io.ErrUnexpectedEOF
+		return nil, errExtentEnds
 	}
 	b := h.b[:n]
 	h.b = h.b[n:]
@@ -66,7 +69,7 @@ type direct struct {
 
 func (f *direct) take(n int) ([]byte, error) {
 	if int64(n) > f.left {
-		return nil, io.ErrUnexpectedEOF
+		return nil, errExtentEnds
 	}
 	if n > len(f.buf) {
 		f.buf = make([]byte, n)
@@ -328,7 +331,7 @@ func (t *task) body(w disk.Writer) error {
 		}
 		i += n
 	}
-	if _, err := t.feed.take(1); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := t.feed.take(1); !errors.Is(err, errExtentEnds) {
 		return recordError("extent", "is longer than its tables say")
 	}
 	return nil
