@@ -58,6 +58,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored, err
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
+	o.Stdout = &cancelWriter{ctx: ctx, w: o.Stdout}
 	s := &restore{opt: o}
 	defer s.abort()
 	res, err := stream.Read(ctx, Input(ctx, r), s, o.Read)
