@@ -3,7 +3,6 @@
 package command
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -81,11 +80,9 @@ func runInspect(c *cobra.Command, a *app, r *resources, from string, quick bool)
 	}
 	i := inspect(res)
 	if a.console.JSON {
-		e := json.NewEncoder(a.Out)
-		e.SetIndent("", "  ")
-		return e.Encode(i)
+		return a.printJSON(i)
 	}
-	return i.print(a.Out)
+	return a.printText(i.print)
 }
 
 // findIndex reads the two ends of a stream in a file.
