@@ -24,12 +24,16 @@ type Progress struct {
 	n     *stream.Counters
 	start time.Time
 	stop  chan struct{}
+	asked chan os.Signal
 	done  sync.WaitGroup
 }
 
 // Watch starts showing n. Stop must be called.
 func (c *Console) Watch(n *stream.Counters) *Progress {
-	p := &Progress{c: c, n: n, start: c.now(), stop: make(chan struct{})}
+	p := &Progress{c: c, n: n, start: c.now(), stop: make(chan struct{}), asked: make(chan os.Signal, 1)}
+	if statusSignal != nil { // here, so that it is caught from now on
+		signal.Notify(p.asked, statusSignal)
+	}
 	p.done.Go(p.run)
 	return p
 }
@@ -43,11 +47,7 @@ func (p *Progress) Stop() time.Duration {
 }
 
 func (p *Progress) run() {
-	asked := make(chan os.Signal, 1)
-	if statusSignal != nil {
-		signal.Notify(asked, statusSignal)
-		defer signal.Stop(asked)
-	}
+	defer signal.Stop(p.asked)
 	var tick <-chan time.Time
 	switch {
 	case p.c.JSON:
@@ -63,7 +63,7 @@ func (p *Progress) run() {
 		select {
 		case <-p.stop:
 			return
-		case <-asked:
+		case <-p.asked:
 			p.show(true)
 		case <-tick:
 			p.show(false)
