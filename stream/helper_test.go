@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -117,7 +118,6 @@ func writeStream(tb testing.TB, disks []Disk, files []File, o Options) ([]byte, 
 
 // memSink keeps what a stream holds.
 type memSink struct {
-	mu      sync.Mutex
 	opening *Opening
 	files   map[string]*bytes.Buffer
 	disks   []*memTarget
@@ -179,21 +179,8 @@ func readStream(b []byte, o ReadOptions) (*memSink, *Result, error) {
 	return s, res, err
 }
 
-// checkRead reads a stream and compares it with what was written.
-func checkRead(tb testing.TB, b []byte, disks []Disk, o ReadOptions) *Result {
-	tb.Helper()
-	s, res, err := readStream(b, o)
-	if err != nil {
-		tb.Fatalf("read: %v", err)
-	}
-	for i := range disks {
-		want := disks[i].Image.(*memImage).b
-		got := s.disks[i].b
-		if !bytes.Equal(got[:len(want)], want) || !disk.IsZero(got[len(want):]) {
-			tb.Fatalf("disk %d differs", i)
-		}
-	}
-	return res
-}
-
 func codecNames() []string { return codec.Names() }
+
+func mkdirIn(dir string) (string, error)          { return os.MkdirTemp(dir, "") }
+func removeAll(dir string)                        { _ = os.RemoveAll(dir) } // below t.TempDir
+func writeFile(name string, content []byte) error { return os.WriteFile(name, content, 0o600) }

@@ -42,15 +42,14 @@ func parts(b []byte, res *Result) []part {
 	var p []part
 	ms := res.Index.Members
 	for i, m := range ms {
-		end := int64(len(b))
-		if i+1 < len(ms) {
+		end := m.Frame
+		for _, f := range m.Frames {
+			end += f
+		}
+		switch {
+		case i+1 < len(ms):
 			end = ms[i+1].Frame
-		} else if len(m.Frames) > 0 {
-			end = m.Frame
-			for _, f := range m.Frames {
-				end += f
-			}
-		} else {
+		case len(m.Frames) == 0:
 			end = m.Tar + blockSize + m.Size + padding(m.Size)
 		}
 		p = append(p, part{m.Name, b[m.Frame:end]})
