@@ -9,11 +9,45 @@ import (
 	"testing"
 )
 
+// A stream is mostly zeros, and the fuzzer is slow on long inputs: in what it
+// gets, a zero is followed by how many more there are, in 16 bits.
+func unpackZeros(b []byte) []byte {
+	const most = 4 << 20
+	var out []byte
+	for i := 0; i < len(b) && len(out) < most; i++ {
+		out = append(out, b[i])
+		if b[i] == 0 && i+2 < len(b) {
+			out = append(out, make([]byte, int(b[i+1])|int(b[i+2])<<8)...)
+			i += 2
+		}
+	}
+	return out
+}
+
+func packZeros(b []byte) []byte {
+	var out []byte
+	for i := 0; i < len(b); i++ {
+		out = append(out, b[i])
+		if b[i] != 0 {
+			continue
+		}
+		n := 0
+		for n < 65535 && i+1 < len(b) && b[i+1] == 0 {
+			n, i = n+1, i+1
+		}
+		out = append(out, byte(n), byte(n>>8))
+	}
+	return out
+}
+
 // seedVectors adds the vectors that are not too long to be changed usefully.
 func seedVectors(f *testing.F) {
 	for _, v := range loadVectors(f) {
-		if len(v.b) <= 300<<10 {
-			f.Add(v.b)
+		if p := packZeros(v.b); len(p) < 8<<10 {
+			if !bytes.Equal(unpackZeros(p), v.b) {
+				f.Fatalf("%s: zeros do not come back", v.name)
+			}
+			f.Add(p)
 		}
 	}
 }
@@ -23,10 +57,8 @@ func seedVectors(f *testing.F) {
 // when it is written again.
 func FuzzRead(f *testing.F) {
 	seedVectors(f)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 4<<20 {
-			t.Skip("longer than what tests have memory for")
-		}
+	f.Fuzz(func(t *testing.T, packed []byte) {
+		b := unpackZeros(packed)
 		one, first, err1 := readStream(b, ReadOptions{Workers: 1})
 		two, _, err2 := readStream(b, ReadOptions{Workers: 3, MemoryBytes: 1})
 		if (err1 == nil) != (err2 == nil) {
@@ -145,13 +177,14 @@ func FuzzTarHeader(f *testing.F) {
 func FuzzExtent(f *testing.F) {
 	fo := base(f)
 	meta := fo.members[fo.at(firstExtent)].body[:65536]
-	f.Add(meta)
+	f.Add(packZeros(meta))
 	for at, v := range map[int]uint32{4: 2, 8: 7, 12: 4096, 20: 8, 72: 0x0a0d200b, 512: 7, 7 * 512: 0, 7*512 + 4: 1, 7*512 + 8: 384, 65532: 1} {
 		bad := bytes.Clone(meta)
 		put32(bad, at, v)
-		f.Add(bad)
+		f.Add(packZeros(bad))
 	}
-	f.Fuzz(func(t *testing.T, meta []byte) {
+	f.Fuzz(func(t *testing.T, packed []byte) {
+		meta := unpackZeros(packed)
 		fo := base(t)
 		good := bytes.Clone(fo.members[fo.at(firstExtent)].body)
 		fo.change(firstExtent, func(b []byte) []byte { copy(b[:65536], meta); return b })
