@@ -28,8 +28,8 @@ const maxLines = 500
 
 // longFiles are the files that may be longer, and why.
 var longFiles = map[string]string{
-	"vmdk/gen_test.go":  "one generator of extents: its parts write into each other's offsets",
-	"vmdk/open_test.go": "one table of what may be opened and by which names",
+	"vmdk/gen_test.go":  "the generators of all kinds of extents, with the helpers that they share",
+	"vmdk/open_test.go": "tables of what may be opened, by which names, and what is refused",
 }
 
 func TestFileLengths(t *testing.T) {
