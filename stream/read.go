@@ -50,6 +50,16 @@ type ReadOptions struct {
 	// NoDigests leaves the digests out, and with them the proof that the
 	// content is what was backed up. The structure is checked all the same.
 	NoDigests bool
+	// File is the input once more, if it can be read at any offset: then
+	// workers read for themselves what they check, while it is in their cache.
+	// Read still goes from the beginning to the end, and leaves r where it was.
+	File *FileInput
+}
+
+// FileInput is a stream in something that can be read at any offset.
+type FileInput struct {
+	R      io.ReaderAt
+	Offset int64 // of the stream's first byte
 }
 
 // ErrTarget marks a failure of a Sink, so that a caller can tell it from
@@ -70,6 +80,11 @@ func Read(ctx context.Context, r io.Reader, sink Sink, o ReadOptions) (*Result, 
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}
+	var file *fileReader
+	if o.File != nil {
+		file = &fileReader{r: o.File.R, pos: o.File.Offset}
+		r = file
+	}
 	counted := &countingReader{r: r, n: &o.Counters.Out}
 	cr, err := codec.NewReader(counted, o.Workers)
 	if err != nil {
@@ -79,6 +94,9 @@ func Read(ctx context.Context, r io.Reader, sink Sink, o ReadOptions) (*Result, 
 	d := &streamReader{opt: o, codec: cr, in: cr, sink: sink, count: o.Counters, headers: sha256.New()}
 	if raw := cr.Raw(); raw != nil {
 		d.in = raw
+		if file != nil {
+			d.seek = &skipper{file: file, buffered: raw, count: &o.Counters.Out}
+		}
 	}
 	res, err := d.run(ctx)
 	if err != nil {
@@ -100,6 +118,7 @@ type streamReader struct {
 	opt   ReadOptions
 	codec *codec.Reader
 	in    io.Reader
+	seek  *skipper // d.in, if it can be skipped over; else nil
 	sink  Sink
 	count *Counters
 

@@ -16,7 +16,8 @@ import (
 )
 
 // readPiece is how much of an extent is hashed, checked and written at once.
-const readPiece = 1 << 20
+// It fits a second level cache.
+const readPiece = 512 << 10
 
 // extentReader is what the workers that read disks share. Who holds d.mu owns
 // the input.
@@ -198,6 +199,11 @@ func (x *extentReader) extent(ctx context.Context, s *diskState, p *pending, buf
 	t.turn, t.done, d.turn = d.turn, done, done
 	s.add(p.m, head)
 	d.passed(p.n + p.m.size)
+	ordered := s.target != nil && s.target.Ordered()
+	if d.seek != nil && !head.Empty && !ordered {
+		t.feed = d.seek.skip(p.m.size-disk.SectorSize, buf)
+		return t, nil
+	}
 	if x.hold && !head.Empty {
 		b := buf[:p.m.size-disk.SectorSize]
 		if _, err := io.ReadFull(d.in, b); err != nil {

@@ -72,7 +72,7 @@ func runInspect(c *cobra.Command, a *app, r *resources, from string, quick bool)
 	if quick {
 		res, err = findIndex(in)
 	} else {
-		res, err = stream.Read(c.Context(), pipeline.Input(c.Context(), in), nil,
+		res, err = pipeline.ReadStream(c.Context(), in, nil,
 			stream.ReadOptions{Workers: r.workers, MemoryBytes: int64(r.memory), NoDigests: true})
 	}
 	if err != nil {

@@ -40,7 +40,7 @@ func runVerify(c *cobra.Command, a *app, r *resources, from string) error {
 	defer closeInput() // only read
 	counters := new(stream.Counters)
 	watch := a.console.Watch(counters)
-	res, err := stream.Read(c.Context(), pipeline.Input(c.Context(), in), nil,
+	res, err := pipeline.ReadStream(c.Context(), in, nil,
 		stream.ReadOptions{Workers: r.workers, MemoryBytes: int64(r.memory), Counters: counters})
 	took := watch.Stop()
 	if err != nil {

@@ -5,6 +5,7 @@ package pipeline
 import (
 	"context"
 	"io"
+	"os"
 
 	"github.com/vmstream/vmstream/stream"
 )
@@ -63,5 +64,35 @@ func abandon(ctx context.Context, do func() (int, error)) (int, error) {
 	}
 }
 
-// Input returns r as a stream's input that a cancelled context interrupts.
-func Input(ctx context.Context, r io.Reader) io.Reader { return &cancelReader{ctx: ctx, r: r} }
+// ReadStream is stream.Read for an input that a cancelled context interrupts.
+// A regular file is read at any offset; what is open on it stands at its end
+// behind a stream that was good.
+func ReadStream(ctx context.Context, r io.Reader, sink stream.Sink, o stream.ReadOptions) (*stream.Result, error) {
+	f, at := regularFile(r)
+	if f == nil {
+		return stream.Read(ctx, &cancelReader{ctx: ctx, r: r}, sink, o)
+	}
+	o.File = &stream.FileInput{R: f, Offset: at}
+	res, err := stream.Read(ctx, r, sink, o)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekEnd)
+	}
+	return res, err
+}
+
+// regularFile returns r if it is a regular file, and where it stands.
+func regularFile(r io.Reader) (*os.File, int64) {
+	f, ok := r.(*os.File)
+	if !ok {
+		return nil, 0
+	}
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, 0
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, 0
+	}
+	return f, at
+}

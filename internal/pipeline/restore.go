@@ -61,7 +61,7 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored, err
 	o.Stdout = &cancelWriter{ctx: ctx, w: o.Stdout}
 	s := &restore{opt: o}
 	defer s.abort()
-	res, err := stream.Read(ctx, Input(ctx, r), s, o.Read)
+	res, err := ReadStream(ctx, r, s, o.Read)
 	if err != nil {
 		return nil, err
 	}
