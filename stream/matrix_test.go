@@ -313,10 +313,11 @@ func matrixOf(t *testing.T, c string, full bool, m *tally) {
 	for _, seq := range []iter.Seq[damage]{s.bytewise(full, n, r), s.memberwise(), s.appended()} {
 		for d := range seq {
 			_, err := Read(t.Context(), bytes.NewReader(d.b), nil, ReadOptions{Workers: 2})
-			ok := isDamage(err)
+			_, ferr := Read(t.Context(), nil, nil, ReadOptions{Workers: 2, File: &FileInput{R: bytes.NewReader(d.b)}})
+			ok := isDamage(err) && isDamage(ferr)
 			m.count(d.class, c, ok)
 			if !ok {
-				t.Errorf("%s: %s (%s): %v", c, d.class, d.what, err)
+				t.Errorf("%s: %s (%s): %v, from a file %v", c, d.class, d.what, err, ferr)
 			}
 		}
 	}

@@ -164,7 +164,8 @@ func TestVectors(t *testing.T) {
 	size := 0
 	for _, v := range all {
 		size += len(v.b)
-		for _, o := range []ReadOptions{{Workers: 1}, {Workers: 3}, {Workers: 2, MemoryBytes: 1}} {
+		file := &FileInput{R: bytes.NewReader(v.b)}
+		for _, o := range []ReadOptions{{Workers: 1}, {Workers: 3}, {Workers: 2, MemoryBytes: 1}, {Workers: 2, File: file}} {
 			s := &digestSink{}
 			_, err := Read(t.Context(), bytes.NewReader(v.b), s, o)
 			if got := expectation(err); got != v.expect {
