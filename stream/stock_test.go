@@ -114,6 +114,7 @@ func TestStockTools(t *testing.T) {
 	vms := []*stockVM{
 		newStockVM(t, "web01", map[string][]byte{"web01": diskWith(9*mib+512, 1, 0, 1, 40, 143), "web01_1": make([]byte, 3*mib)}),
 		newStockVM(t, "Büro 日本 & co", map[string][]byte{"Größe (1)": diskWith(512, 2, 0)}),
+		newStockVM(t, strings.Repeat("half-", 12), map[string][]byte{strings.Repeat("half-", 12): diskWith(2*mib, 4, 5)}),
 		newStockVM(t, strings.Repeat("long-", 25), map[string][]byte{strings.Repeat("disk-", 25): diskWith(2*mib, 3, 5, 17)}),
 	}
 	for name, extract := range extractors {

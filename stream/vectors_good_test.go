@@ -77,6 +77,8 @@ func goodVectors(tb testing.TB) []*vector {
 	write("names-utf8", "names outside of ASCII: pax records", codec.None, named(memDisk("disk", vecDisk(512, 0)), "Größe 日本.vmdk"), []File{memFile("журнал.log", []byte("x"))}, func(o *Options) { o.Name = "Büro-日本" })
 	long := strings.Repeat("long-", 40)
 	write("names-long", "names above 100 bytes: pax records", codec.None, named(memDisk("disk", vecDisk(512, 0)), long+"disk.vmdk"), []File{memFile(long+".log", []byte("x"))}, func(o *Options) { o.Name = long })
+	half := strings.Repeat("half-", 12)
+	write("names-prefix", "names that fit a ustar header with its prefix", codec.None, named(memDisk("disk", vecDisk(512, 0)), half+"disk.vmdk"), []File{memFile(half+".log", []byte("x"))}, func(o *Options) { o.Name = half })
 	var files []File
 	for i, n := range []int{0, 1, 511, 512, 513, 1 << 20, 1<<20 + 1} {
 		files = append(files, memFile(string(rune('a'+i))+".log", bytes.Repeat([]byte{'.'}, n)))

@@ -62,9 +62,13 @@ func tool(tb testing.TB, name string, args ...string) string {
 }
 
 func streamOptions(c string) stream.Options {
+	spec := codec.Spec{Name: c}
+	if spec.Compressed() {
+		spec.Level = 1
+	}
 	return stream.Options{
 		ID: "test", Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tool: "test",
-		ExtentBytes: 1 << 20, Codec: codec.Spec{Name: c, Level: min(1, len(strings.Trim(c, "none")))},
+		ExtentBytes: 1 << 20, Codec: spec,
 	}
 }
 
