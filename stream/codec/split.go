@@ -127,7 +127,6 @@ func (s *splitter) take(p []byte) error {
 		return nil
 	}
 	r, w := io.Pipe()
-	s.pipe = w
 	s.record(s.job.offset)
 	j := s.job
 	close(j.done)
@@ -135,6 +134,7 @@ func (s *splitter) take(p []byte) error {
 	if err := openLarge(j, s.buf, r); err != nil {
 		return decodeError(s.d.codec, j.offset, err)
 	}
+	s.pipe = w
 	stop := j.stream
 	j.stream = &largeFrame{ReadCloser: stop, rest: r}
 	if !s.d.send(s.work, j) {
