@@ -89,6 +89,9 @@ func TestCorpus(t *testing.T) {
 	base := rssKiB(t, idle)
 	for name, want := range corpusDigests(t) {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name == "native/iotest-version3.vmdk" {
+				t.Skip("short tests do not hash 16 GiB of zeros")
+			}
 			path := testenv.Corpus(t, "vmdk/"+name)
 			backup := vmstream(t, "backup", "-q", "--extent-size", extentSize, "--memory", memorySize, path)
 			restore := vmstream(t, "restore", "-q", "--to", "-", "--memory", memorySize)
