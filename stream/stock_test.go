@@ -14,6 +14,7 @@ import (
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
 	"github.com/vmstream/vmstream/stream/codec"
+	"github.com/vmstream/vmstream/vmdk"
 )
 
 // run runs a program that has to succeed without a word on stderr, and returns
@@ -137,15 +138,45 @@ func TestStockTools(t *testing.T) {
 	}
 }
 
-// The default size of extents, a disk of more than one of them.
+// The default size of extents, a disk of more than one of them: members of
+// several whole frames, and files whose last frame is full.
 func TestStockToolsDefaultExtents(t *testing.T) {
 	b := diskWith(130<<20, 4, 0, 700, 1500, 2079)
+	for i := range 40 {
+		textLike(b[i*vmdk.GrainBytes:(i+1)*vmdk.GrainBytes], 1)
+	}
 	vm := newStockVM(t, "vm", map[string][]byte{"vm": b})
-	o := testOptions(codec.None)
-	o.ExtentBytes = 0
-	dir := t.TempDir()
-	extractors["tar"](t, dir, vm.stream(t, o))
-	vm.check(t, dir)
+	for _, n := range []int{64<<10 - 512, 128<<10 - 512, 1<<20 - 512, 1 << 20, 3<<20 - 512} {
+		vm.files = append(vm.files, memFile(fmt.Sprintf("%d.log", n), textLike(make([]byte, n), uint64(n))))
+	}
+	for _, c := range codecNames() {
+		o := testOptions(c)
+		o.ExtentBytes = 0
+		dir := t.TempDir()
+		stream := vm.stream(t, o)
+		if c != codec.None {
+			stream = []byte(run(t, dir, stream, c, "-dc"))
+		}
+		extractors["tar"](t, dir, stream)
+		vm.check(t, dir)
+	}
+}
+
+// The stock decompressors read a stream whatever the length of its last frame
+// in front of the pointer is.
+func TestStockToolsIndexLengths(t *testing.T) {
+	for _, c := range codecNames()[1:] {
+		for files := range 8 { // the index grows by about 10 KiB each time
+			f := []File{}
+			for i := range files * 60 {
+				f = append(f, memFile(fmt.Sprintf("%04d.log", i), nil))
+			}
+			b, res := writeStream(t, nil, f, testOptions(c))
+			if got := run(t, t.TempDir(), b, c, "-dc"); int64(len(got)) != res.TarBytes {
+				t.Errorf("%s: %d bytes of tar, the stream has %d", c, len(got), res.TarBytes)
+			}
+		}
+	}
 }
 
 // An extracted disk can be written to, also where its extents are empty.
