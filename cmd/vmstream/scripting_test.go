@@ -1,0 +1,129 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/vmstream/vmstream/internal/testenv"
+)
+
+var (
+	fieldsMark = regexp.MustCompile(`<!-- fields: ([a-z]+) -->`)
+	fieldName  = regexp.MustCompile("`([a-z_]+)`")
+)
+
+// documentedFields returns the fields of every table of docs/scripting.md that
+// is marked, by its mark. Those that may be absent are true.
+func documentedFields(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(testenv.Root(t), "docs", "scripting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := map[string]map[string]bool{}
+	table := ""
+	for line := range strings.Lines(string(b)) {
+		if m := fieldsMark.FindStringSubmatch(line); m != nil {
+			table = m[1]
+			tables[table] = map[string]bool{}
+		}
+		cells := strings.Split(line, "|")
+		if table == "" || len(cells) < 4 {
+			if strings.TrimSpace(line) != "" && !fieldsMark.MatchString(line) {
+				table = ""
+			}
+			continue
+		}
+		for _, m := range fieldName.FindAllStringSubmatch(cells[1], -1) {
+			tables[table][m[1]] = strings.Contains(cells[2], "left out") || strings.Contains(cells[2], "only in")
+		}
+	}
+	return tables
+}
+
+// TestScriptingDocument runs commands with --json and compares the fields of
+// what they print with those that docs/scripting.md has.
+func TestScriptingDocument(t *testing.T) {
+	documented := documentedFields(t)
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	if err := makeDisk(file("d.img"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file("vm.vmx"), []byte("displayName = \"vm\"\nscsi0:0.fileName = \"gone.vmdk\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		table  string
+		stdout bool // a result; otherwise an event
+		kind   string
+		args   []string
+	}{
+		{"backup", false, "summary", []string{"backup", file("d.img")}},
+		{"verify", false, "summary", []string{"verify", "--from", file("stream")}},
+		{"restore", false, "summary", []string{"restore", "--from", file("stream"), "--to", file("r.img")}},
+		{"convert", false, "summary", []string{"disk", "convert", file("d.img"), file("d.vmdk")}},
+		{"error", false, "error", []string{"verify", "--from", file("none")}},
+		{"warning", false, "warning", []string{"list", dir}},
+		{"inspect", true, "", []string{"inspect", "--from", file("stream")}},
+		{"list", true, "", []string{"list", dir}},
+		{"info", true, "", []string{"disk", "info", file("d.vmdk")}},
+		{"map", true, "", []string{"disk", "map", file("d.vmdk")}},
+		{"geometry", true, "", []string{"disk", "geometry", file("d.vmdk")}},
+		{"version", true, "", []string{"version"}},
+	} {
+		t.Run(c.table, func(t *testing.T) {
+			cmd := vmstream(t, append(c.args, "--json")...)
+			out := new(bytes.Buffer)
+			cmd.Stdout = out
+			exitCode(t, cmd.Run())
+			if c.table == "backup" {
+				if err := os.WriteFile(file("stream"), out.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !c.stdout {
+				out = cmd.Stderr.(*bytes.Buffer)
+			}
+			compareFields(t, out.String(), c.kind, documented[c.table])
+		})
+	}
+	if len(documented["progress"]) != 8 {
+		t.Errorf("progress: %v", documented["progress"])
+	}
+}
+
+func compareFields(t *testing.T, out, kind string, want map[string]bool) {
+	t.Helper()
+	found := false
+	for line := range strings.Lines(out) {
+		var o map[string]any
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if kind != "" && o["type"] != kind {
+			continue
+		}
+		found = true
+		for name := range o {
+			if _, ok := want[name]; !ok {
+				t.Errorf("%s is not in docs/scripting.md", name)
+			}
+		}
+		for name, optional := range want {
+			if _, ok := o[name]; !ok && !optional {
+				t.Errorf("%s is in docs/scripting.md and not in %s", name, line)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("nothing of type %q in %q", kind, out)
+	}
+}
