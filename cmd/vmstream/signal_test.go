@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,6 +145,49 @@ func TestStoppedRestore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStoppedConversion stops a conversion as soon as it has begun. It may be
+// too late for that: then the disk is whole.
+func TestStoppedConversion(t *testing.T) {
+	in := testDisk(t)
+	for _, format := range []string{"raw", "flat", "sparse", "split", "stream"} {
+		t.Run(format, func(t *testing.T) {
+			dir := t.TempDir()
+			c := vmstream(t, "disk", "convert", "--format", format, in, filepath.Join(dir, "out.vmdk"))
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for len(names(t, dir)) == 0 {
+				if err := t.Context().Err(); err != nil {
+					t.Fatal(err)
+				}
+				runtime.Gosched()
+			}
+			if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			code := exitCode(t, c.Wait())
+			left := names(t, dir)
+			switch {
+			case code == 143 && len(left) == 0:
+			case code == 0 && len(left) > 0 && !strings.HasPrefix(left[0], "."):
+				v := vmstream(t, "disk", "info", "-q", filepath.Join(dir, "out.vmdk"), "--source-format", sourceFormat(format))
+				if err := v.Run(); err != nil {
+					t.Errorf("%v\n%s", err, v.Stderr)
+				}
+			default:
+				t.Errorf("exit code %d, left: %q\n%s", code, left, c.Stderr)
+			}
+		})
+	}
+}
+
+func sourceFormat(format string) string {
+	if format == "raw" {
+		return "raw"
+	}
+	return "vmdk"
 }
 
 // TestKilledWriter ends the stream in its middle, as when the producer is
