@@ -57,6 +57,9 @@ type streamWriter struct {
 // open fills in the opening record.
 func (w *streamWriter) open() error {
 	o := &w.opt
+	if err := w.chooseExtents(); err != nil {
+		return err
+	}
 	w.opening = Opening{
 		Format: FormatName, ID: o.ID, Created: o.Created, Tool: o.Tool, Name: o.Name,
 		Consistency: o.Consistency, ExtentBytes: o.ExtentBytes,
@@ -134,7 +137,7 @@ func (w *streamWriter) finish() (*Result, error) {
 	last := w.emit.members[len(w.emit.members)-1]
 	ix := &Index{
 		Format: IndexFormatName, ID: w.opt.ID, Codec: w.opt.Codec.Name, Warnings: w.warnings,
-		Disks: w.totals, Members: w.emit.members, SumsDigest: last.SHA256,
+		Disks: append([]DiskTotals{}, w.totals...), Members: w.emit.members, SumsDigest: last.SHA256,
 		HeadersDigest: hex.EncodeToString(w.emit.headers.Sum(nil)),
 	}
 	b, err := encodeIndex(ix, w.emit.tar)
