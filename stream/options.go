@@ -38,7 +38,7 @@ type Options struct {
 	Tool        string    // program and version
 	Name        string    // of the VM: the directory in the tar
 	Consistency Consistency
-	ExtentBytes int64 // 0: DefaultExtentBytes; a multiple of 64 KiB
+	ExtentBytes int64 // a multiple of 64 KiB; 0: DefaultExtentBytes, or more if a disk needs it
 	Codec       codec.Spec
 	Workers     int   // 0: one for each processor
 	MemoryBytes int64 // bound of the buffers; 0: DefaultMemoryBytes
@@ -73,10 +73,7 @@ type Result struct {
 }
 
 func (o *Options) prepare() error {
-	if o.ExtentBytes == 0 {
-		o.ExtentBytes = DefaultExtentBytes
-	}
-	if o.ExtentBytes < MinExtentBytes || o.ExtentBytes > MaxExtentBytes || o.ExtentBytes%vmdk.GrainBytes != 0 {
+	if o.ExtentBytes != 0 && (o.ExtentBytes < MinExtentBytes || o.ExtentBytes > MaxExtentBytes) || o.ExtentBytes%vmdk.GrainBytes != 0 {
 		return fmt.Errorf("extent size %d: %w; it is a multiple of 64K from 1M to 1G", o.ExtentBytes, disk.ErrUnsupported)
 	}
 	if o.Workers <= 0 {

@@ -235,7 +235,7 @@ func (d *streamReader) fits(s *diskState, m *member, h vmdk.SegmentHeader) error
 }
 
 func (s *diskState) add(m *member, h vmdk.SegmentHeader) {
-	s.extents = append(s.extents, vmdk.Extent{Access: vmdk.AccessRW, Sectors: h.CapacityBytes / disk.SectorSize, Type: vmdk.ExtentSparse, Name: m.name})
+	s.extents = append(s.extents, extentLine(m.name, h.CapacityBytes))
 	s.next += h.CapacityBytes
 	s.total.Extents++
 	if h.Empty {

@@ -130,6 +130,11 @@ func ContentID(backupID, key string) uint32 {
 // CIDString writes a CID as descriptors do.
 func CIDString(cid uint32) string { return fmt.Sprintf("%08x", cid) }
 
+// extentLine describes an extent that covers n bytes, in a descriptor.
+func extentLine(name string, n int64) vmdk.Extent {
+	return vmdk.Extent{Access: vmdk.AccessRW, Sectors: n / disk.SectorSize, Type: vmdk.ExtentSparse, Name: name}
+}
+
 // descriptor returns the descriptor member of a disk with these extents.
 func (d *DiskRecord) descriptor(extents []vmdk.Extent) ([]byte, error) {
 	var cid, parent uint32

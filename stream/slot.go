@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// DefaultMemoryBytes bounds the buffers if the caller does not say: three
-	// segments of the default size.
-	DefaultMemoryBytes = 256 << 20
+	// DefaultMemoryBytes bounds the buffers if the caller does not say: four
+	// segments of the default size, two of twice that.
+	DefaultMemoryBytes = 272 << 20
 
 	// readChunk is how much is read from a disk at once: it fits a second
 	// level cache, so that looking for zeros does not go to memory again.
@@ -64,9 +64,6 @@ func slotCount(workers int, memoryBytes, perSlot int64) (int, error) {
 	}
 	if memoryBytes == 0 {
 		memoryBytes = DefaultMemoryBytes
-		if memoryBytes < perSlot {
-			memoryBytes = perSlot
-		}
 	}
 	n := memoryBytes / perSlot
 	if n == 0 {
@@ -97,6 +94,10 @@ func newSlot(extentBytes int64, spec codec.Spec) (*slot, error) {
 // CheckMemory reports if the memory that o allows is enough for one segment,
 // and says how much would be.
 func CheckMemory(o *Options) error {
-	_, err := slotCount(o.Workers, o.MemoryBytes, slotBytes(o.ExtentBytes, o.Codec))
+	extent := o.ExtentBytes
+	if extent == 0 {
+		extent = DefaultExtentBytes
+	}
+	_, err := slotCount(o.Workers, o.MemoryBytes, slotBytes(extent, o.Codec))
 	return err
 }

@@ -57,6 +57,9 @@ type streamWriter struct {
 // open fills in the opening record.
 func (w *streamWriter) open() error {
 	o := &w.opt
+	if err := w.chooseExtents(); err != nil {
+		return err
+	}
 	w.opening = Opening{
 		Format: FormatName, ID: o.ID, Created: o.Created, Tool: o.Tool, Name: o.Name,
 		Consistency: o.Consistency, ExtentBytes: o.ExtentBytes,

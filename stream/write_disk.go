@@ -224,7 +224,5 @@ func (d *diskWriter) flushEmpty() error {
 
 func (d *diskWriter) addExtent(name string, n int64) {
 	d.total.Extents++
-	d.extents = append(d.extents, vmdk.Extent{
-		Access: vmdk.AccessRW, Sectors: n / disk.SectorSize, Type: vmdk.ExtentSparse, Name: name,
-	})
+	d.extents = append(d.extents, extentLine(name, n))
 }

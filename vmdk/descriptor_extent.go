@@ -11,8 +11,8 @@ import (
 
 // extent parses what follows the access word of an extent line.
 func (p *descriptorParser) extent(access, s string) error {
-	if len(p.d.Extents) == maxExtents {
-		return p.fail(disk.ErrUnsupported, "more than %d extents", maxExtents)
+	if len(p.d.Extents) == MaxExtents {
+		return p.fail(disk.ErrUnsupported, "more than %d extents", MaxExtents)
 	}
 	e := Extent{Access: access}
 	word, rest := cutBlank(s)

@@ -11,15 +11,18 @@ import (
 	"github.com/vmstream/vmstream/disk"
 )
 
-// Limits of a descriptor. The first two are the bounds that other readers
-// have; the number of extents is what fits in the text with short names,
-// because a stream's disk has an extent for every 64 MiB.
+// Limits of a descriptor, which hold for those we write too. QEMU reads the
+// first 1 MiB and takes it for all; the number of extents is what fits in that
+// with short names.
 const (
-	maxDescriptorBytes = 1 << 20
-	maxLineBytes       = 64 << 10
-	maxNameBytes       = 4096
-	maxExtents         = 32768
-	maxDiskSectors     = disk.MaxSize / disk.SectorSize
+	MaxDescriptorBytes = 1 << 20
+	MaxExtents         = 32768
+)
+
+const (
+	maxLineBytes   = 64 << 10
+	maxNameBytes   = 4096
+	maxDiskSectors = disk.MaxSize / disk.SectorSize
 )
 
 const descriptorFormat = "vmdk descriptor"
@@ -35,10 +38,10 @@ const descriptorFormat = "vmdk descriptor"
 //
 // The grammar is that of "Virtual Disk Format 5.0", "The Descriptor File".
 func ParseDescriptor(b []byte) (*Descriptor, error) {
-	if len(b) > maxDescriptorBytes {
+	if len(b) > MaxDescriptorBytes {
 		return nil, &disk.FormatError{
 			Format: descriptorFormat, Field: "length", Offset: -1, Err: disk.ErrCorrupt,
-			Detail: fmt.Sprintf("%d bytes, at most %d are allowed", len(b), maxDescriptorBytes),
+			Detail: fmt.Sprintf("%d bytes, at most %d are allowed", len(b), MaxDescriptorBytes),
 		}
 	}
 	if i := bytes.IndexByte(b, 0); i >= 0 {

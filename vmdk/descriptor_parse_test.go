@@ -116,7 +116,7 @@ func TestParseDescriptorRefuses(t *testing.T) {
 		"long name":                {line(`RW 1 FLAT "` + strings.Repeat("a", 4097) + `" 0`), disk.ErrCorrupt},
 		"long line":                {line("#" + strings.Repeat("a", 64<<10)), disk.ErrCorrupt},
 		"long text":                {minimalHead + extent + strings.Repeat("#\n", 512<<10), disk.ErrCorrupt},
-		"too many extents":         {minimalHead + strings.Repeat("RW 1 ZERO\n", maxExtents+1), disk.ErrUnsupported},
+		"too many extents":         {minimalHead + strings.Repeat("RW 1 ZERO\n", MaxExtents+1), disk.ErrUnsupported},
 		"nonsense":                 {line("hello"), disk.ErrCorrupt},
 		"key with blanks":          {line("a b = c"), disk.ErrCorrupt},
 		"no key":                   {line("= c"), disk.ErrCorrupt},

@@ -24,8 +24,8 @@ func (d *Descriptor) Marshal() ([]byte, error) {
 	m.extents(d.Extents)
 	m.changeTracking(d.Header)
 	m.dataBase(d.DDB)
-	if m.err == nil && m.b.Len() > maxDescriptorBytes {
-		m.fail("size", fmt.Sprintf("%d bytes, readers take %d", m.b.Len(), maxDescriptorBytes))
+	if m.err == nil && m.b.Len() > MaxDescriptorBytes {
+		m.fail("size", fmt.Sprintf("%d bytes, readers take %d", m.b.Len(), MaxDescriptorBytes))
 	}
 	if m.err != nil {
 		return nil, m.err
@@ -107,8 +107,8 @@ func (m *marshaller) changeTracking(h []Entry) {
 }
 
 func (m *marshaller) extents(extents []Extent) {
-	if n := len(extents); n == 0 || n > maxExtents {
-		m.fail("extents", fmt.Sprintf("there are %d, possible are 1 to %d", n, maxExtents))
+	if n := len(extents); n == 0 || n > MaxExtents {
+		m.fail("extents", fmt.Sprintf("there are %d, possible are 1 to %d", n, MaxExtents))
 	}
 	m.b.WriteString("\n# Extent description\n")
 	var sectors int64

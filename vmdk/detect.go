@@ -93,7 +93,7 @@ func detectFile(f *disk.File) (fileKind, string, error) {
 
 // readDescriptorFile reads and parses a file that is nothing but a descriptor.
 func readDescriptorFile(f *disk.File) (*Descriptor, error) {
-	if f.Size() > maxDescriptorBytes {
+	if f.Size() > MaxDescriptorBytes {
 		return nil, &disk.FormatError{
 			File: f.Name(), Format: descriptorFormat, Field: "length", Offset: -1, Err: disk.ErrCorrupt,
 			Detail: "it begins like a descriptor, but is larger than 1 MiB; if it is a raw disk, say --source-format raw",

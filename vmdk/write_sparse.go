@@ -49,8 +49,8 @@ func createSparse(spec *CreateSpec) (Writer, error) {
 		w.perFile = splitSectors
 		w.descName = spec.Name
 		n := ceilDiv(w.sectors, splitSectors)
-		if n > maxExtents {
-			return nil, fmt.Errorf("%s: a split disk of %d bytes would have %d files; readers take %d: %w", spec.Name, spec.SizeBytes, n, maxExtents, disk.ErrUnsupported)
+		if n > MaxExtents {
+			return nil, fmt.Errorf("%s: a split disk of %d bytes would have %d files; readers take %d: %w", spec.Name, spec.SizeBytes, n, MaxExtents, disk.ErrUnsupported)
 		}
 		for i := range n {
 			w.names = append(w.names, fmt.Sprintf("%s-s%03d.vmdk", spec.base(), i+1))

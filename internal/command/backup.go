@@ -42,7 +42,7 @@ compressed in frames that zstd, lz4 and xz decompress.
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst`
 
 func newBackup(a *app) *cobra.Command {
-	o := &backupOptions{extent: stream.DefaultExtentBytes}
+	o := &backupOptions{}
 	c := &cobra.Command{
 		Use: "backup [flags] VM|DISK", Short: "Write a VM or a disk to stdout as a stream",
 		Long: longBackup + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
@@ -51,7 +51,7 @@ func newBackup(a *app) *cobra.Command {
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
-	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G")
+	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G (0: 64M, and more for disks above 1 TiB that need it)")
 	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
 	f.StringVar(&o.source.Name, "name", "", "name of the VM in the stream")
 	f.StringVar(&o.id, "id", "", "id of the backup (a random one if empty)")
@@ -81,7 +81,7 @@ func (o *backupOptions) streamOptions(a *app) (stream.Options, error) {
 	if err := errors.Join(o.codec.validate(), o.resources.validate(), checkSourceFormat(o.sourceFormat)); err != nil {
 		return so, cli.Usage(err)
 	}
-	if o.extent < stream.MinExtentBytes || o.extent > stream.MaxExtentBytes || o.extent%vmdk.GrainBytes != 0 {
+	if o.extent != 0 && o.extent < stream.MinExtentBytes || o.extent > stream.MaxExtentBytes || o.extent%vmdk.GrainBytes != 0 {
 		return so, cli.Usage(fmt.Errorf("--extent-size %s: a multiple of 64K from 1M to 1G", &o.extent))
 	}
 	if err := stream.CheckMemory(&so); err != nil {

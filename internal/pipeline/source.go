@@ -257,6 +257,10 @@ func (s *Source) add(src diskSource, o *SourceOptions) error {
 	return nil
 }
 
+// maxEntries is how many further entries of a disk data base are kept: no
+// product writes more than a few.
+const maxEntries = 32
+
 // record describes a disk for the opening record.
 func record(src *diskSource, info vmdk.Info) stream.DiskRecord {
 	r := stream.DiskRecord{
@@ -281,7 +285,7 @@ func record(src *diskSource, info vmdk.Info) stream.DiskRecord {
 		r.Source.CID = stream.CIDString(info.CID)
 	}
 	for _, e := range info.DDB {
-		if keepEntry(e.Key) && plain(e.Key+e.Value) {
+		if keepEntry(e.Key) && plain(e.Key+e.Value) && len(r.DDB) < maxEntries {
 			r.DDB = append(r.DDB, e)
 		}
 	}
