@@ -11,7 +11,7 @@ trap 'rm -f "$log"' EXIT
 ran=0 failed=()
 
 run() { # run PACKAGE TARGET
-	if "$go" test "$1" -run '^$' -fuzz "^$2\$" -fuzztime "$fuzztime" >"$log" 2>&1; then
+	if "$go" test "$1" -run '^$' -fuzz "^$2\$" -fuzztime "$fuzztime" -fuzzminimizetime 20x >"$log" 2>&1; then
 		grep '^fuzz: elapsed' "$log" | tail -n 1 || true
 		return 0
 	fi

@@ -25,6 +25,7 @@ type extentReader struct {
 	d     *streamReader
 	first *pending
 	hold  bool // extents fit a worker's buffer
+	err   error
 }
 
 // task is an extent on its way to its disk.
@@ -111,11 +112,21 @@ func (x *extentReader) work(ctx context.Context, room int) error {
 }
 
 // next takes members from the input until there is an extent to be worked on
-// outside the lock. A nil task is the end of the disks.
+// outside the lock. A nil task is the end of the disks. Behind an error there
+// is nothing: the input stands anywhere.
 func (x *extentReader) next(ctx context.Context, buf []byte) (*task, error) {
+	x.d.mu.Lock()
+	defer x.d.mu.Unlock()
+	if x.err != nil {
+		return nil, x.err
+	}
+	t, err := x.advance(ctx, buf)
+	x.err = err
+	return t, err
+}
+
+func (x *extentReader) advance(ctx context.Context, buf []byte) (*task, error) {
 	d := x.d
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for !d.ended {
 		if ctx.Err() != nil { // somebody else has failed: do not wait for input
 			return nil, context.Cause(ctx)

@@ -60,7 +60,7 @@ func newBackup(a *app) *cobra.Command {
 	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
 	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "back up a VM that seems to be running")
-	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let descriptors name files outside their directory, and devices")
+	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
 	complete(c, "consistency", consistencies())

@@ -27,7 +27,7 @@ const LoneDiskKey = "disk"
 // SourceOptions say what is opened, and how.
 type SourceOptions struct {
 	Format       vmdk.SourceFormat // of a disk named alone
-	AllowOutside bool              // disks may name files outside their directory
+	AllowOutside bool              // a VM may have disks anywhere, and disks their files
 	PadShort     bool              // short flat files, and sizes that are no whole sectors, are filled up
 	AllowInUse   bool              // also a VM that seems to be running
 	NoLogs       bool
@@ -133,7 +133,13 @@ func (s *Source) openDisk(path string, o *SourceOptions) error {
 var errNoDisk = fmt.Errorf("no such disk: %w", fs.ErrNotExist)
 
 func (s *Source) openVM(path string, o *SourceOptions) error {
-	m, err := vm.Load(path, vm.LoadOptions{NoLogs: o.NoLogs})
+	load := vm.LoadOptions{NoLogs: o.NoLogs}
+	if !o.AllowOutside {
+		// Who can write a configuration must not get every file that we can
+		// read. Disks on other datastores are where ESX has them.
+		load.Roots = []string{"/vmfs/volumes"}
+	}
+	m, err := vm.Load(path, load)
 	if err != nil {
 		return err
 	}

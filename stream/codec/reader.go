@@ -30,7 +30,6 @@ type Reader struct {
 	jobs   chan *job
 	quit   chan struct{}
 	closed sync.Once
-	wg     sync.WaitGroup
 	cur    *job
 	left   []byte // decoded and not yet read
 	err    error

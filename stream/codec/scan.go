@@ -21,7 +21,6 @@ type scanner struct {
 	offset int64              // of the frame in the input
 	length int64              // bytes passed in this frame
 	tmp    [64]byte
-	err    error // why out refused
 }
 
 func (s *scanner) pass(p []byte) error {
