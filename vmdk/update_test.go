@@ -246,19 +246,34 @@ func qemuRaw(tb testing.TB, path string) []byte {
 func libvmdkRaw(tb testing.TB, path string, link int) []byte {
 	tb.Helper()
 	mount := tb.TempDir()
-	tool, unmount := testenv.Tool(tb, "vmdkmount"), testenv.Tool(tb, "fusermount")
+	tool, unmount := testenv.Tool(tb, "vmdkmount"), unmounter(tb)
 	if b, err := exec.CommandContext(tb.Context(), tool, path, mount).CombinedOutput(); err != nil {
 		if testenv.Required() {
 			tb.Fatalf("vmdkmount: %v: %s", err, b)
 		}
 		tb.Skipf("vmdkmount: %v: %s", err, b)
 	}
-	defer func() { _ = exec.Command(unmount, "-u", mount).Run() }()
+	defer func() {
+		if b, err := exec.Command(unmount[0], append(unmount[1:], mount)...).CombinedOutput(); err != nil {
+			tb.Errorf("%v: %v: %s", unmount, err, b)
+		}
+	}()
 	b, err := os.ReadFile(filepath.Join(mount, fmt.Sprintf("vmdk%d", link)))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return b
+}
+
+// unmounter returns the program that ends a FUSE mount: root needs none of FUSE's.
+func unmounter(tb testing.TB) []string {
+	tb.Helper()
+	for _, name := range []string{"fusermount", "fusermount3"} {
+		if p, err := exec.LookPath(name); err == nil {
+			return []string{p, "-u"}
+		}
+	}
+	return []string{testenv.Tool(tb, "umount")}
 }
 
 // TestHostedUpdate writes at random into sparse disks of our own and of QEMU.
