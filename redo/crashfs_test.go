@@ -20,7 +20,6 @@ type crashFS struct {
 	stopAt int // counted from 1; 0 never
 	ops    int
 
-	files   []*crashFile          // contents by number
 	live    map[string]*crashFile // by name
 	durable map[string]*crashFile
 	pending []dirOp
