@@ -4,7 +4,6 @@ package stream
 
 import (
 	"fmt"
-	"iter"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vmdk"
@@ -27,7 +26,7 @@ func (w *streamWriter) chooseExtents() error {
 	for i := range w.disks {
 		d := &w.disks[i]
 		for {
-			n, err := mostExtents(d.Image, d.Image.Size(), extent)
+			n, err := mostExtents(d.changes(), d.Image.Size(), extent)
 			if err != nil {
 				return fmt.Errorf("disk %s: %w", d.Record.Key, err)
 			}
@@ -50,20 +49,16 @@ func possibleExtents(r *DiskRecord) int64 {
 	return min(vmdk.MaxExtents, (vmdk.MaxDescriptorBytes-descriptorRest)/int64(line))
 }
 
-// runner is the part of a disk.Image that tells what is stored.
-type runner interface {
-	Runs(off, n int64) iter.Seq2[disk.Run, error]
-}
-
 // mostExtents returns how many extents a disk of size bytes can have at most:
 // segments that are not known to be zero, and runs of others between them.
-func mostExtents(im runner, size, extent int64) (int64, error) {
+func mostExtents(im Changes, size, extent int64) (int64, error) {
 	all := (size + extent - 1) / extent
 	if all <= 4096 { // fits every descriptor
 		return all, nil
 	}
 	var touched, runs int64
-	next := int64(0) // the first segment that has not been counted
+	empty := disk.Zero // or the other kind, if the disk begins with it
+	next := int64(0)   // the first segment that has not been counted
 	for r, err := range im.Runs(0, size) {
 		if err != nil {
 			return 0, err
@@ -71,7 +66,10 @@ func mostExtents(im runner, size, extent int64) (int64, error) {
 		if runs++; runs > maxRuns {
 			return all, nil
 		}
-		if r.Kind == disk.Zero {
+		if runs == 1 && r.Kind == disk.Parent {
+			empty = disk.Parent
+		}
+		if r.Kind == empty {
 			continue
 		}
 		first, end := max(r.Offset/extent, next), (r.End()+extent-1)/extent

@@ -126,6 +126,13 @@ func (f *forge) build() []byte {
 	if ix.Codec == "" {
 		ix.Codec = codec.None
 	}
+	for i := range f.members {
+		var o Opening
+		if f.members[i].name == OpeningName && json.Unmarshal(f.members[i].body, &o) == nil {
+			ix.Opening = &o
+			break
+		}
+	}
 	if f.index != nil {
 		f.index(ix)
 	}

@@ -20,6 +20,7 @@ type Index struct {
 	Format     string          `json:"format"`
 	ID         string          `json:"id"`
 	Codec      string          `json:"codec"`
+	Opening    *Opening        `json:"opening"` // the opening record again: the index alone is enough to build on
 	Warnings   []string        `json:"warnings,omitempty"`
 	Disks      []DiskTotals    `json:"disks"`
 	Members    []*MemberRecord `json:"members"`
@@ -111,7 +112,7 @@ func ParseIndex(b []byte, tarOffset int64) (*Index, error) {
 		return nil, recordError("index", "%d bytes long", len(b))
 	}
 	// A member takes more than a hundred bytes.
-	if n := countObjects(b); n > len(b)/64 {
+	if n := countObjects(b); n > len(b)/64+maxOpeningObjects {
 		return nil, recordError("index", "has %d objects in %d bytes", n, len(b))
 	}
 	ix := new(Index)
@@ -120,6 +121,12 @@ func ParseIndex(b []byte, tarOffset int64) (*Index, error) {
 	}
 	if ix.Format != IndexFormatName || (codec.Spec{Name: ix.Codec}).Validate() != nil || ix.Codec == "" || ix.End == nil || slices.Contains(ix.Members, nil) || len(ix.Members) == 0 {
 		return nil, recordError("index", "format %q, codec %q, %d members", ix.Format, ix.Codec, len(ix.Members))
+	}
+	if ix.Opening == nil || ix.Opening.ID != ix.ID || ix.Opening.Format != FormatName {
+		return nil, recordError("index", "has no opening record of backup %q", ix.ID)
+	}
+	if err := ix.Opening.validate(); err != nil {
+		return nil, err
 	}
 	if tarOffset < 0 {
 		if _, err := fmt.Sscanf(ix.End.Tar, "%d", &tarOffset); err != nil || tarOffset < 0 {

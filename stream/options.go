@@ -33,10 +33,13 @@ type Counters struct {
 
 // Options say how a stream is written. ID, Created, Tool and Name are required.
 type Options struct {
-	ID          string
-	Created     time.Time // of the backup, whole seconds are kept
-	Tool        string    // program and version
-	Name        string    // of the VM: the directory in the tar
+	ID      string
+	Created time.Time // of the backup, whole seconds are kept
+	Tool    string    // program and version
+	Name    string    // of the VM: the directory in the tar
+	// Parent is the opening record of the backup that this one is an increment
+	// on, nil for a full one. The directory is then its VM's name and a number.
+	Parent      *Opening
 	Consistency Consistency
 	ExtentBytes int64 // a multiple of 64 KiB; 0: DefaultExtentBytes, or more if a disk needs it
 	Codec       codec.Spec
@@ -50,6 +53,19 @@ type Options struct {
 type Disk struct {
 	Record DiskRecord // CapacityBytes, AllocatedBytes, CID and ParentCID are filled in
 	Image  disk.Image
+	// Changes makes the disk an increment on that of the same key in
+	// Options.Parent: what is of kind Parent is left out.
+	Changes Changes
+
+	merged *mergedDisk
+}
+
+// changes returns what tells the runs to store.
+func (d *Disk) changes() Changes {
+	if d.Changes != nil {
+		return d.Changes
+	}
+	return d.Image
 }
 
 // File is another file to write.

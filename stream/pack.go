@@ -5,6 +5,8 @@ package stream
 import (
 	"crypto/sha256"
 	"fmt"
+	"iter"
+	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream/codec"
@@ -13,47 +15,89 @@ import (
 
 // packed is a segment made ready in a slot.
 type packed struct {
-	stored int   // grains
-	read   int64 // bytes read from the source
-	size   int64 // of the extent
+	stored int             // grains
+	extent bool            // it is an extent of its own
+	state  vmdk.GrainState // of all grains, if it is not
+	read   int64           // bytes read from the source
+	size   int64           // of the extent
 	sha    [sha256.Size]byte
 	out    []byte  // header and extent, or the frames that hold them
 	frames []int64 // lengths of the frames
 }
 
-// pack reads the segment [off, off+n) of im into the slot's extent, without
-// its zero grains, and lays out the extent around it.
-func (s *slot) pack(im disk.Image, off, n int64) (packed, error) {
+// packSource is what a segment is made from.
+type packSource struct {
+	im disk.Image
+	// changes tells what differs from the parent of an increment: runs of kind
+	// Parent do not. It is im in a full backup.
+	changes   Changes
+	increment bool
+}
+
+// Changes tells which ranges of a disk differ from an earlier state of it, as
+// runs in the manner of [disk.Image]; those of kind Parent do not.
+type Changes interface {
+	Runs(off, n int64) iter.Seq2[disk.Run, error]
+}
+
+// pack reads the segment [off, off+n) into the slot's extent, without the
+// grains that need no place, and lays out the extent around it.
+func (s *slot) pack(src packSource, off, n int64) (packed, error) {
 	states := s.states[:vmdk.SegmentGrains(n)]
 	clear(states)
 	overhead := vmdk.SegmentOverhead(n)
 	p := packed{}
-	if err := s.collectRuns(im, off, n); err != nil {
+	if err := s.classify(src, off, n); err != nil {
 		return p, err
+	}
+	if src.increment {
+		for i := range states {
+			if s.kinds[i] == kindZero {
+				states[i] = vmdk.GrainZero
+			}
+		}
 	}
 	room := s.mem[s.extent+overhead:]
 	used := 0
-	for from, to := range s.spans(off, n) {
-		k, err := s.readSpan(im, off, from, to, n, room[used:], states)
+	for from, to := range s.spans(n) {
+		k, err := s.readSpan(src, off, from, to, n, room[used:], states)
 		if err != nil {
 			return p, err
 		}
 		used += k
 		p.read += to - from
 	}
-	p.stored = used / vmdk.GrainBytes
-	if p.stored == 0 {
-		return p, nil
-	}
-	p.size = vmdk.PutSegment(s.mem[s.extent:s.extent+overhead], n, states)
-	p.sha = sha256.Sum256(s.mem[s.extent : s.extent+int(p.size)])
+	s.lay(&p, n, used/vmdk.GrainBytes, states)
 	return p, nil
 }
 
-func (s *slot) collectRuns(im disk.Image, off, n int64) error {
-	s.runs = s.runs[:0]
+// lay puts the metadata before stored grains and hashes the extent. A segment
+// whose grains are all of one state, and none stored, becomes no extent here.
+func (s *slot) lay(p *packed, n int64, stored int, states []vmdk.GrainState) {
+	p.stored = stored
+	p.state = states[0]
+	if stored == 0 && !slices.ContainsFunc(states, func(g vmdk.GrainState) bool { return g != states[0] }) {
+		return
+	}
+	overhead := vmdk.SegmentOverhead(n)
+	p.extent = true
+	p.size = vmdk.PutSegment(s.mem[s.extent:s.extent+overhead], n, states)
+	p.sha = sha256.Sum256(s.mem[s.extent : s.extent+int(p.size)])
+}
+
+// What a grain has in it, as a set.
+const (
+	kindData byte = 1 << iota
+	kindZero
+	kindParent
+)
+
+// classify notes for each grain of the segment what kinds of runs it has.
+func (s *slot) classify(src packSource, off, n int64) error {
+	kinds := s.kinds[:vmdk.SegmentGrains(n)]
+	clear(kinds)
 	next := off
-	for r, err := range im.Runs(off, n) {
+	for r, err := range src.changes.Runs(off, n) {
 		if err != nil {
 			return err
 		}
@@ -61,7 +105,16 @@ func (s *slot) collectRuns(im disk.Image, off, n int64) error {
 			return fmt.Errorf("runs of the disk at %d: have run %d+%d, %w", next, r.Offset, r.Length, disk.ErrCorrupt)
 		}
 		next = r.End()
-		s.runs = append(s.runs, r)
+		k := kindData
+		switch {
+		case r.Kind == disk.Zero:
+			k = kindZero
+		case r.Kind == disk.Parent && src.increment:
+			k = kindParent
+		}
+		for i := (r.Offset - off) / vmdk.GrainBytes; i*vmdk.GrainBytes < next-off; i++ {
+			kinds[i] |= k
+		}
 	}
 	if next != off+n {
 		return fmt.Errorf("runs of the disk end at %d, not at %d: %w", next, off+n, disk.ErrTruncated)
@@ -69,47 +122,32 @@ func (s *slot) collectRuns(im disk.Image, off, n int64) error {
 	return nil
 }
 
-// spans yields the ranges to read, relative to off: whole grains that hold
-// some data, up to readChunk at once, in order.
-func (s *slot) spans(off, n int64) func(yield func(from, to int64) bool) {
+// spans yields the ranges to read, relative to the segment of n bytes: whole
+// grains that hold data, or more than one kind, up to readChunk at once.
+func (s *slot) spans(n int64) iter.Seq2[int64, int64] {
+	kinds := s.kinds[:vmdk.SegmentGrains(n)]
+	read := func(i int) bool { return kinds[i] != kindZero && kinds[i] != kindParent }
 	return func(yield func(from, to int64) bool) {
-		var from, to int64 // the pending range
-		for _, r := range s.runs {
-			if r.Kind == disk.Zero {
+		for i := 0; i < len(kinds); {
+			if !read(i) {
+				i++
 				continue
 			}
-			a := (r.Offset - off) / vmdk.GrainBytes * vmdk.GrainBytes
-			b := min((r.End()-off+vmdk.GrainBytes-1)/vmdk.GrainBytes*vmdk.GrainBytes, n)
-			if a > to && to > from {
-				if !yieldChunks(&from, to, yield) {
-					return
-				}
+			from := i
+			for i++; i < len(kinds) && read(i) && i-from < readChunk/vmdk.GrainBytes; i++ {
 			}
-			if a > to || to == from {
-				from, to = max(a, to), b
+			if !yield(int64(from)*vmdk.GrainBytes, min(int64(i)*vmdk.GrainBytes, n)) {
+				return
 			}
-			to = max(to, b)
 		}
-		yieldChunks(&from, to, yield)
 	}
-}
-
-func yieldChunks(from *int64, to int64, yield func(from, to int64) bool) bool {
-	for *from < to {
-		end := min(*from+readChunk, to)
-		if !yield(*from, end) {
-			return false
-		}
-		*from = end
-	}
-	return true
 }
 
 // readSpan reads grains into room and closes the gaps that zero grains leave.
 // It returns how many bytes of room are used.
-func (s *slot) readSpan(im disk.Image, off, from, to, n int64, room []byte, states []vmdk.GrainState) (int, error) {
+func (s *slot) readSpan(src packSource, off, from, to, n int64, room []byte, states []vmdk.GrainState) (int, error) {
 	b := room[:to-from]
-	if err := disk.ReadFull(im, b, off+from); err != nil {
+	if err := disk.ReadFull(src.im, b, off+from); err != nil {
 		return 0, fmt.Errorf("read %d bytes at %d: %w", len(b), off+from, err)
 	}
 	if to == n { // the last grain is a whole one in the extent
@@ -120,13 +158,17 @@ func (s *slot) readSpan(im disk.Image, off, from, to, n int64, room []byte, stat
 	used := 0
 	for i := 0; i < len(b); i += vmdk.GrainBytes {
 		g := b[i : i+vmdk.GrainBytes]
+		state := &states[(from+int64(i))/vmdk.GrainBytes]
 		if disk.IsZero(g) {
+			if src.increment {
+				*state = vmdk.GrainZero
+			}
 			continue
 		}
 		if used != i {
 			copy(b[used:], g)
 		}
-		states[(from+int64(i))/vmdk.GrainBytes] = vmdk.GrainStored
+		*state = vmdk.GrainStored
 		used += vmdk.GrainBytes
 	}
 	return used, nil

@@ -18,17 +18,7 @@ type padded struct {
 func (p *padded) Size() int64 { return p.size }
 
 func (p *padded) Runs(off, n int64) iter.Seq2[disk.Run, error] {
-	return func(yield func(disk.Run, error) bool) {
-		end := min(off+n, p.size)
-		for r, err := range p.Image.Runs(off, n) {
-			if err == nil && r.End() == p.Image.Size() && end > r.End() {
-				r.Length = end - r.Offset
-			}
-			if !yield(r, err) || err != nil {
-				return
-			}
-		}
-	}
+	return (&paddedRuns{Changes: p.Image, from: p.Image.Size(), size: p.size}).Runs(off, n)
 }
 
 func (p *padded) ReadAt(b []byte, off int64) (int, error) {
@@ -38,4 +28,25 @@ func (p *padded) ReadAt(b []byte, off int64) (int, error) {
 	}
 	clear(b[n:])
 	return len(b), nil
+}
+
+// paddedRuns is the same for the changes of an image: what fills up the last
+// sector goes with what is before it.
+type paddedRuns struct {
+	Changes
+	from, size int64
+}
+
+func (p *paddedRuns) Runs(off, n int64) iter.Seq2[disk.Run, error] {
+	return func(yield func(disk.Run, error) bool) {
+		end := min(off+n, p.size)
+		for r, err := range p.Changes.Runs(off, n) {
+			if err == nil && r.End() == p.from && end > r.End() {
+				r.Length = end - r.Offset
+			}
+			if !yield(r, err) || err != nil {
+				return
+			}
+		}
+	}
 }

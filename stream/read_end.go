@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"reflect"
 
 	"github.com/vmstream/vmstream/disk"
 )
@@ -62,7 +63,7 @@ func (d *streamReader) readIndex() (*Result, error) {
 		return nil, recordError(IndexName, "mode %o and time %v are not those of this stream", m.mode, m.modTime)
 	}
 	// Members and warnings have long names at worst; frames are 1 MiB of tar.
-	most := int64(1<<20) + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15
+	most := int64(1<<20) + 2*d.members[0].Size + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15
 	if m.size > most {
 		return nil, recordError(IndexName, "is %d bytes long", m.size)
 	}
@@ -85,7 +86,7 @@ func (d *streamReader) readIndex() (*Result, error) {
 
 func (d *streamReader) checkIndex(ix *Index) error {
 	sumsMember := d.members[len(d.members)-1]
-	if ix.ID != d.opening.ID {
+	if ix.ID != d.opening.ID || !reflect.DeepEqual(ix.Opening, d.opening) {
 		return recordError("index", "belongs to backup %q, the stream is %q", ix.ID, d.opening.ID)
 	}
 	if err := ix.sameMembers(d.members); err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vmdk"
@@ -141,6 +142,9 @@ func (x *extentReader) advance(ctx context.Context, buf []byte) (*task, error) {
 			if err := d.descriptor(s, p); err != nil {
 				return nil, err
 			}
+			if err := d.endDisk(ctx); err != nil {
+				return nil, err
+			}
 			if d.current++; d.current == len(d.disks) {
 				d.ended = true
 			}
@@ -239,7 +243,7 @@ func (d *streamReader) fits(s *diskState, m *member, h vmdk.SegmentHeader) error
 		if m.size != vmdk.EmptySegmentSize(h.CapacityBytes) {
 			return recordError(m.name, "is %d bytes long", m.size)
 		}
-	case h.CapacityBytes > ext || m.size <= h.Overhead || m.size > extentRoom(h.CapacityBytes) || (m.size-h.Overhead)%vmdk.GrainBytes != 0:
+	case h.CapacityBytes > ext || m.size < h.Overhead || m.size == h.Overhead && !s.rec.Increment() || m.size > extentRoom(h.CapacityBytes) || (m.size-h.Overhead)%vmdk.GrainBytes != 0:
 		return recordError(m.name, "is %d bytes long and covers %d bytes of disk", m.size, h.CapacityBytes)
 	}
 	return nil
@@ -293,6 +297,22 @@ func (d *streamReader) descriptor(s *diskState, p *pending) error {
 	return nil
 }
 
+// diskEnder is a sink that wants to know when an ordered disk is complete.
+type diskEnder interface{ diskEnd(i int) error }
+
+func (d *streamReader) endDisk(ctx context.Context) error {
+	e, ok := d.sink.(diskEnder)
+	if !ok {
+		return nil
+	}
+	select { // the last extent taken is behind all others
+	case <-d.turn:
+		return target(e.diskEnd(d.current))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // run checks an extent behind its first sector and writes its grains.
 func (t *task) run(ctx context.Context, c *Counters) error {
 	w := t.disk.target
@@ -321,7 +341,7 @@ func (t *task) run(ctx context.Context, c *Counters) error {
 
 func (t *task) body(w disk.Writer) error {
 	if t.head.Empty {
-		return t.empty()
+		return t.empty(w)
 	}
 	b, err := t.take(int(t.head.Overhead) - disk.SectorSize)
 	if err != nil {
@@ -331,19 +351,26 @@ func (t *task) body(w disk.Writer) error {
 	t.head.PutHeader(meta)
 	copy(meta[disk.SectorSize:], b)
 	grains := make([]vmdk.GrainState, vmdk.SegmentGrains(t.head.CapacityBytes))
-	if _, err := t.head.ParseSegment(meta, grains); err != nil {
+	stored, err := t.head.ParseSegment(meta, grains)
+	if err != nil {
 		return err
 	}
+	if stored == 0 && t.disk.rec.Increment() && !slices.ContainsFunc(grains, func(g vmdk.GrainState) bool { return g != grains[0] }) {
+		return recordError("extent", "stores nothing, so it should be an empty one")
+	}
 	for i := 0; i < len(grains); {
-		if grains[i] != vmdk.GrainStored {
-			i++
-			continue
-		}
 		n := 1
-		for i+n < len(grains) && grains[i+n] == vmdk.GrainStored && n < readPiece/vmdk.GrainBytes {
+		for i+n < len(grains) && grains[i+n] == grains[i] && (grains[i] != vmdk.GrainStored || n < readPiece/vmdk.GrainBytes) {
 			n++
 		}
-		if err := t.grains(w, i, n); err != nil {
+		var err error
+		switch grains[i] {
+		case vmdk.GrainStored:
+			err = t.grains(w, i, n)
+		case vmdk.GrainZero:
+			err = t.zeros(w, int64(i)*vmdk.GrainBytes, int64(n)*vmdk.GrainBytes)
+		}
+		if err != nil {
 			return err
 		}
 		i += n
@@ -385,11 +412,35 @@ func (t *task) grains(w disk.Writer, i, n int) error {
 	return nil
 }
 
+// ZeroWriter is a target that can take what an increment makes zero.
+type ZeroWriter interface {
+	disk.Writer
+	// ZeroAt makes n bytes at off zero, in the order of WriteAt.
+	ZeroAt(off, n int64) error
+}
+
+// zeros passes on n bytes of explicit zeros at off of the segment.
+func (t *task) zeros(w disk.Writer, off, n int64) error {
+	if w == nil || !t.disk.rec.Increment() { // without a parent all that is not stored is zero
+		return nil
+	}
+	z, ok := w.(ZeroWriter)
+	if !ok {
+		return target(fmt.Errorf("an increment alone is no disk: %w", disk.ErrUnsupported))
+	}
+	return target(z.ZeroAt(t.off+off, min(n, t.head.CapacityBytes-off)))
+}
+
 // empty compares an empty extent with the only way to write one.
-func (t *task) empty() error {
+func (t *task) empty(w disk.Writer) error {
 	state := vmdk.GrainAbsent
 	if t.head.ExplicitZeros {
 		state = vmdk.GrainZero
+	}
+	if state == vmdk.GrainZero {
+		if err := t.zeros(w, 0, t.head.CapacityBytes); err != nil {
+			return err
+		}
 	}
 	want := vmdk.EmptySegment(t.head.CapacityBytes, state)
 	left := vmdk.EmptySegmentSize(t.head.CapacityBytes)

@@ -42,6 +42,9 @@ const (
 
 	// MaxIDBytes is how long the id of a backup may be.
 	MaxIDBytes = 64
+
+	// MaxDepth is how many increments may lie on a full backup.
+	MaxDepth = 999
 )
 
 // Consistency says what state a backup's disks are in.
@@ -191,11 +194,6 @@ func ParseOpening(b []byte) (*Opening, error) {
 	if o.Format != FormatName {
 		return nil, &disk.FormatError{Format: "stream", Field: "opening record", Offset: -1, Err: disk.ErrUnsupported, Detail: fmt.Sprintf("format is %q, this program reads %q", o.Format, FormatName)}
 	}
-	// What an increment does not store is not zero, so taking it for a full
-	// backup would restore a wrong disk.
-	if o.Depth != 0 || o.ParentID != "" {
-		return nil, &disk.FormatError{Format: "stream", Field: "opening record", Offset: -1, Err: disk.ErrUnsupported, Detail: fmt.Sprintf("it is an increment (level %d on %q), this program reads full backups", o.Depth, o.ParentID)}
-	}
 	return o, o.validate()
 }
 
@@ -203,6 +201,10 @@ func (o *Opening) validate() error {
 	switch {
 	case !ValidID(o.ID):
 		return recordError("opening record", "id %q", o.ID)
+	case o.Depth < 0 || o.Depth > MaxDepth || (o.Depth == 0) != (o.ParentID == "") || o.Depth > 0 && !ValidID(o.ParentID):
+		return recordError("opening record", "level %d on parent %q", o.Depth, o.ParentID)
+	case o.Depth > 0 && !strings.HasSuffix(o.Name, fmt.Sprintf("+%d", o.Depth)):
+		return recordError("opening record", "name %q of an increment of level %d", o.Name, o.Depth)
 	case !ValidName(o.Name):
 		return recordError("opening record", "name %q is no name for a directory", o.Name)
 	case o.ExtentBytes < MinExtentBytes || o.ExtentBytes > MaxExtentBytes || o.ExtentBytes%vmdk.GrainBytes != 0:
@@ -222,6 +224,9 @@ func (o *Opening) validate() error {
 		d := &o.Disks[i]
 		if err := d.validate(); err != nil {
 			return err
+		}
+		if d.Increment() && o.Depth == 0 {
+			return recordError("opening record", "disk %s has a parent in a full backup", d.Key)
 		}
 		if keys[d.Key] || seen[d.File] {
 			return recordError("opening record", "disk %q, file %q: named twice", d.Key, d.File)
@@ -270,10 +275,28 @@ func (d *DiskRecord) validate() error {
 	if d.CapacityBytes <= 0 || d.CapacityBytes > disk.MaxSize || d.AllocatedBytes < 0 {
 		return recordError("opening record", "disk %s: capacity %d bytes", d.Key, d.CapacityBytes)
 	}
-	if !validCID(d.CID) || d.ParentCID != CIDString(vmdk.NoParent) || d.ParentFile != "" {
+	if !validCID(d.CID) || !validCID(d.ParentCID) || d.Increment() != (d.ParentFile != "") || d.ParentFile != "" && !validParentFile(d.ParentFile) {
 		return recordError("opening record", "disk %s: content id %q, that of its parent %q, parent %q", d.Key, d.CID, d.ParentCID, d.ParentFile)
 	}
 	return nil
+}
+
+// Increment reports if what the disk does not have is its parent's.
+func (d *DiskRecord) Increment() bool { return d.ParentCID != CIDString(vmdk.NoParent) }
+
+// validParentFile reports if s is «../directory/file.vmdk».
+func validParentFile(s string) bool {
+	dir, file, ok := strings.Cut(strings.TrimPrefix(s, "../"), "/")
+	return ok && strings.HasPrefix(s, "../") && ValidName(dir) && ValidName(file) && strings.HasSuffix(file, ".vmdk")
+}
+
+// VMName returns the VM's name: that of the directory without the number of an
+// increment.
+func (o *Opening) VMName() string {
+	if o.Depth == 0 {
+		return o.Name
+	}
+	return strings.TrimSuffix(o.Name, fmt.Sprintf("+%d", o.Depth))
 }
 
 // validCID reports if s is a content id as CIDString writes it.

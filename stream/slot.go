@@ -32,7 +32,7 @@ type slot struct {
 	release func()
 	extent  int // where the extent begins in mem
 	states  []vmdk.GrainState
-	runs    []disk.Run
+	kinds   []byte // what kinds of runs each grain has
 	frame   []byte // a frame before it moves to its place
 	enc     codec.Encoder
 }
@@ -88,6 +88,7 @@ func newSlot(extentBytes int64, spec codec.Spec) (*slot, error) {
 		return nil, fmt.Errorf("memory for a segment of %d bytes: %w", extentBytes, err)
 	}
 	s.states = make([]vmdk.GrainState, vmdk.SegmentGrains(extentBytes))
+	s.kinds = make([]byte, len(s.states))
 	return s, nil
 }
 

@@ -37,7 +37,7 @@ func Write(ctx context.Context, w io.Writer, disks []Disk, files []File, o Optio
 		return nil, err
 	}
 	var err error
-	if sw.emit, err = newEmitter(w, &sw.opt, o.Name); err != nil {
+	if sw.emit, err = newEmitter(w, &sw.opt, sw.opening.Name); err != nil {
 		return nil, err
 	}
 	return sw.run(ctx)
@@ -65,17 +65,14 @@ func (w *streamWriter) open() error {
 		Consistency: o.Consistency, ExtentBytes: o.ExtentBytes,
 		Disks: []DiskRecord{}, Files: []FileRecord{},
 	}
+	if p := o.Parent; p != nil {
+		w.opening.ParentID, w.opening.Depth = p.ID, p.Depth+1
+		w.opening.Name = fmt.Sprintf("%s+%d", p.VMName(), p.Depth+1)
+	}
 	for i := range w.disks {
-		d := &w.disks[i]
-		r := &d.Record
-		r.CapacityBytes = d.Image.Size()
-		var err error
-		if r.AllocatedBytes, err = allocated(d.Image); err != nil {
-			return fmt.Errorf("disk %s: %w", r.Key, err)
+		if err := w.openDisk(&w.disks[i]); err != nil {
+			return fmt.Errorf("disk %s: %w", w.disks[i].Record.Key, err)
 		}
-		r.CID, r.ParentCID = CIDString(ContentID(o.ID, r.Key)), CIDString(vmdk.NoParent)
-		w.opening.Disks = append(w.opening.Disks, *r)
-		o.Counters.Total.Add(r.CapacityBytes)
 	}
 	for i := range w.files {
 		w.opening.Files = append(w.opening.Files, w.files[i].Record)
@@ -84,19 +81,58 @@ func (w *streamWriter) open() error {
 	return w.opening.validate()
 }
 
+func (w *streamWriter) openDisk(d *Disk) error {
+	o := &w.opt
+	r := &d.Record
+	r.CapacityBytes = d.Image.Size()
+	r.CID, r.ParentCID, r.ParentFile = CIDString(ContentID(o.ID, r.Key)), CIDString(vmdk.NoParent), ""
+	if d.Changes != nil {
+		below, err := o.Parent.parentOf(r)
+		if err != nil {
+			return err
+		}
+		r.ParentCID, r.ParentFile = below.CID, "../"+o.Parent.Name+"/"+below.File
+	}
+	var err error
+	if r.AllocatedBytes, err = allocated(d.changes(), r.CapacityBytes); err != nil {
+		return err
+	}
+	w.opening.Disks = append(w.opening.Disks, *r)
+	o.Counters.Total.Add(r.CapacityBytes)
+	return nil
+}
+
+// parentOf returns the disk that an increment of d is one on.
+func (o *Opening) parentOf(d *DiskRecord) (*DiskRecord, error) {
+	if o == nil {
+		return nil, errors.New("changes need a parent")
+	}
+	for i := range o.Disks {
+		p := &o.Disks[i]
+		if p.Key != d.Key {
+			continue
+		}
+		if p.CapacityBytes != d.CapacityBytes {
+			return nil, fmt.Errorf("the capacity is %d bytes, in the parent backup %s it is %d: %w; a full backup is needed", d.CapacityBytes, o.ID, p.CapacityBytes, disk.ErrMismatch)
+		}
+		return p, nil
+	}
+	return nil, fmt.Errorf("the parent backup %s does not have it: %w", o.ID, disk.ErrMismatch)
+}
+
 // allocated sums up the data runs. Of an image with very many runs the rest
 // counts as data.
-func allocated(im disk.Image) (int64, error) {
+func allocated(im Changes, size int64) (int64, error) {
 	var n int64
 	count := 0
-	for r, err := range im.Runs(0, im.Size()) {
+	for r, err := range im.Runs(0, size) {
 		if err != nil {
 			return 0, err
 		}
 		if count++; count > maxRuns {
-			return n + im.Size() - r.Offset, nil
+			return n + size - r.Offset, nil
 		}
-		if r.Kind != disk.Zero {
+		if r.Kind == disk.Data {
 			n += r.Length
 		}
 	}
@@ -105,11 +141,7 @@ func allocated(im disk.Image) (int64, error) {
 
 func (w *streamWriter) run(ctx context.Context) (*Result, error) {
 	defer w.releaseSlots()
-	b, err := w.opening.encode()
-	if err != nil {
-		return nil, err
-	}
-	if err := w.emit.bytes(OpeningName, fileMode, b); err != nil {
+	if err := w.begin(); err != nil {
 		return nil, err
 	}
 	for i := range w.files {
@@ -121,11 +153,20 @@ func (w *streamWriter) run(ctx context.Context) (*Result, error) {
 		}
 	}
 	for i := range w.disks {
-		if err := w.disk(ctx, &w.opening.Disks[i], w.disks[i].Image); err != nil {
+		if err := w.disk(ctx, &w.opening.Disks[i], &w.disks[i]); err != nil {
 			return nil, err
 		}
 	}
 	return w.finish()
+}
+
+// begin writes the opening record.
+func (w *streamWriter) begin() error {
+	b, err := w.opening.encode()
+	if err != nil {
+		return err
+	}
+	return w.emit.bytes(OpeningName, fileMode, b)
 }
 
 // finish writes the members that prove the stream whole.
@@ -137,7 +178,7 @@ func (w *streamWriter) finish() (*Result, error) {
 	last := w.emit.members[len(w.emit.members)-1]
 	ix := &Index{
 		Format: IndexFormatName, ID: w.opt.ID, Codec: w.opt.Codec.Name, Warnings: w.warnings,
-		Disks: append([]DiskTotals{}, w.totals...), Members: w.emit.members, SumsDigest: last.SHA256,
+		Opening: &w.opening, Disks: append([]DiskTotals{}, w.totals...), Members: w.emit.members, SumsDigest: last.SHA256,
 		HeadersDigest: hex.EncodeToString(w.emit.headers.Sum(nil)),
 	}
 	b, err := encodeIndex(ix, w.emit.tar)
@@ -175,7 +216,7 @@ func (w *streamWriter) file(f *File) error {
 		return nil
 	}
 	defer r.Close()
-	m := member{name: w.opt.Name + "/" + f.Record.Name, size: size, mode: f.Mode & 0o777, modTime: f.ModTime.UTC().Truncate(time.Second)}
+	m := member{name: w.opening.Name + "/" + f.Record.Name, size: size, mode: f.Mode & 0o777, modTime: f.ModTime.UTC().Truncate(time.Second)}
 	h, err := m.encode()
 	if err != nil {
 		return err

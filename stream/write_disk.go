@@ -18,8 +18,9 @@ import (
 type diskWriter struct {
 	w       *streamWriter
 	rec     *DiskRecord
-	im      disk.Image
-	size    int64 // whole sectors
+	src     packSource
+	merged  *mergedDisk // in place of src
+	size    int64       // whole sectors
 	extents []vmdk.Extent
 	total   DiskTotals
 
@@ -30,18 +31,23 @@ type diskWriter struct {
 	// Owned by whose turn it is: a run of segments without data that has not
 	// been written yet, in bytes.
 	emptyFrom, emptyTo int64
+	emptyState         vmdk.GrainState
 }
 
-func (w *streamWriter) disk(ctx context.Context, rec *DiskRecord, im disk.Image) error {
+func (w *streamWriter) disk(ctx context.Context, rec *DiskRecord, in *Disk) error {
 	if err := w.makeSlots(); err != nil {
 		return err
 	}
 	d := &diskWriter{
-		w: w, rec: rec, im: im, size: rec.Sectors() * disk.SectorSize, turn: make(chan struct{}),
+		w: w, rec: rec, src: packSource{im: in.Image, changes: in.Image}, merged: in.merged, size: rec.Sectors() * disk.SectorSize, turn: make(chan struct{}),
 		total: DiskTotals{Key: rec.Key, File: rec.File, CapacityBytes: rec.CapacityBytes},
 	}
-	if d.size != rec.CapacityBytes {
-		d.im = &padded{Image: im, size: d.size}
+	if d.size != rec.CapacityBytes && d.merged == nil {
+		d.src.im = &padded{Image: in.Image, size: d.size}
+		d.src.changes = d.src.im
+	}
+	if in.Changes != nil {
+		d.src.changes, d.src.increment = &paddedRuns{Changes: in.Changes, from: rec.CapacityBytes, size: d.size}, true
 	}
 	close(d.turn)
 	g, ctx := errgroup.WithContext(ctx)
@@ -65,26 +71,37 @@ func (w *streamWriter) disk(ctx context.Context, rec *DiskRecord, im disk.Image)
 	return w.emit.bytes(rec.File, diskMode, b)
 }
 
-// piece is what a worker takes: a segment, or a range of them known to be zero.
+// piece is what a worker takes: a segment, or a range of them that is known to
+// be of one state without reading it.
 type piece struct {
 	off, n int64
-	zero   bool
+	empty  bool
+	state  vmdk.GrainState
+	stored int             // grains that are in the slot already, if the disk is merged
 	turn   <-chan struct{} // closed when everything before has been written
 	done   chan<- struct{}
 }
 
 // take hands out the next piece, in order. ok is false at the end.
-func (d *diskWriter) take() (p piece, ok bool, err error) {
+func (d *diskWriter) take(s *slot) (p piece, ok bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.next >= d.size {
 		return piece{}, false, nil
 	}
 	p = piece{off: d.next, n: min(d.w.opt.ExtentBytes, d.size-d.next)}
-	if n, err := d.zeroAhead(); err != nil {
-		return piece{}, false, err
-	} else if n > 0 {
-		p.n, p.zero = n, true
+	if d.merged != nil {
+		if p.stored, err = d.merged.segment(p.off, p.n, s); err != nil {
+			return piece{}, false, err
+		}
+	} else {
+		n, state, err := d.emptyAhead()
+		if err != nil {
+			return piece{}, false, err
+		}
+		if n > 0 {
+			p.n, p.empty, p.state = n, true, state
+		}
 	}
 	d.next += p.n
 	done := make(chan struct{})
@@ -92,16 +109,17 @@ func (d *diskWriter) take() (p piece, ok bool, err error) {
 	return p, true, nil
 }
 
-// zeroAhead returns the length of the whole segments from d.next on that are
-// known to be zero, without reading them. It looks at one segment, and only
-// while there is nothing further on, at twice as much each time: an image may
-// have to walk all of its tables to tell where a run ends.
-func (d *diskWriter) zeroAhead() (int64, error) {
+// emptyAhead returns the length of the whole segments from d.next on that are
+// known to be zero, or the parent's, without reading them. It looks at one
+// segment, and only while there is nothing further on, at twice as much each
+// time: an image may have to walk all of its tables to tell where a run ends.
+func (d *diskWriter) emptyAhead() (int64, vmdk.GrainState, error) {
 	off, window := d.next, min(d.w.opt.ExtentBytes, d.size-d.next)
+	kind := disk.Kind(0) // of the first run
 	for off < d.size {
-		n, err := d.leadingZeros(off, window)
+		n, err := d.leading(&kind, off, window)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		off += n
 		if n < window {
@@ -109,29 +127,38 @@ func (d *diskWriter) zeroAhead() (int64, error) {
 		}
 		window = min(window*2, d.size-off)
 	}
-	if off == d.size {
-		return off - d.next, nil
+	state := vmdk.GrainAbsent
+	if kind == disk.Zero && d.src.increment {
+		state = vmdk.GrainZero
 	}
-	return (off - d.next) / d.w.opt.ExtentBytes * d.w.opt.ExtentBytes, nil
+	if off == d.size {
+		return off - d.next, state, nil
+	}
+	return (off - d.next) / d.w.opt.ExtentBytes * d.w.opt.ExtentBytes, state, nil
 }
 
-func (d *diskWriter) leadingZeros(off, n int64) (int64, error) {
-	var zero int64
-	for r, err := range d.im.Runs(off, n) {
+// leading returns how much of [off, off+n) is of the given kind, if that needs
+// no reading. Kind 0 becomes that of the first run.
+func (d *diskWriter) leading(kind *disk.Kind, off, n int64) (int64, error) {
+	var same int64
+	for r, err := range d.src.changes.Runs(off, n) {
 		if err != nil {
 			return 0, err
 		}
-		if r.Kind != disk.Zero {
+		if *kind == 0 {
+			*kind = r.Kind
+		}
+		if r.Kind != *kind || r.Kind == disk.Data || r.Kind == disk.Parent && !d.src.increment {
 			break
 		}
-		zero += r.Length
+		same += r.Length
 	}
-	return zero, nil
+	return same, nil
 }
 
 func (d *diskWriter) work(ctx context.Context, s *slot) error {
 	for {
-		p, ok, err := d.take()
+		p, ok, err := d.take(s)
 		if err != nil || !ok {
 			return err
 		}
@@ -142,14 +169,16 @@ func (d *diskWriter) work(ctx context.Context, s *slot) error {
 }
 
 func (d *diskWriter) piece(ctx context.Context, s *slot, p piece) error {
-	var seg packed
+	seg := packed{state: p.state}
 	var header []byte
-	if !p.zero {
+	if !p.empty {
 		var err error
-		if seg, err = s.pack(d.im, p.off, p.n); err != nil {
+		if d.merged != nil {
+			s.lay(&seg, p.n, p.stored, s.states[:vmdk.SegmentGrains(p.n)])
+		} else if seg, err = s.pack(d.src, p.off, p.n); err != nil {
 			return err
 		}
-		if seg.stored > 0 {
+		if seg.extent {
 			if header, err = d.w.emit.header(d.rec.extentName(p.off/d.w.opt.ExtentBytes), seg.size, diskMode); err != nil {
 				return err
 			}
@@ -181,9 +210,14 @@ func (d *diskWriter) write(p piece, seg *packed, header []byte) error {
 	d.total.StoredBytes += stored
 	c.Zero.Add(max(p.n-stored, 0))
 	c.Done.Add(p.n)
-	if seg.stored == 0 {
+	if !seg.extent {
+		if d.emptyState != seg.state {
+			if err := d.flushEmpty(); err != nil {
+				return err
+			}
+		}
 		if d.emptyTo == d.emptyFrom {
-			d.emptyFrom, d.emptyTo = p.off, p.off
+			d.emptyFrom, d.emptyTo, d.emptyState = p.off, p.off, seg.state
 		}
 		d.emptyTo += p.n
 		return nil
@@ -214,7 +248,7 @@ func (d *diskWriter) flushEmpty() error {
 	d.addExtent(name, n)
 	d.total.EmptyExtents++
 	before := e.out
-	if err := e.stream(name, h, size, vmdk.EmptySegment(n, vmdk.GrainAbsent)); err != nil {
+	if err := e.stream(name, h, size, vmdk.EmptySegment(n, d.emptyState)); err != nil {
 		return err
 	}
 	d.total.OutBytes += e.out - before

@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +33,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE PROGRAM [ARG...]     run it, compare the exit code
 //	mkdisk FILE SIZE                make a raw disk: random, text, zeros, holes
+//	sha256 FILE DIGEST              compare a file's digest
 //	flip FILE OFFSET                invert a byte; a negative offset is from the end
 //	events FILE TYPE [FIELD...]     all lines are events, one has the type and these fields
 //	result FILE [FIELD...]          all lines are JSON objects with these fields
@@ -40,7 +43,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"), RequireExplicitExec: true, RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "mkdisk": cmdMkdisk, "flip": cmdFlip, "events": cmdEvents, "result": cmdResult,
+			"exits": cmdExits, "mkdisk": cmdMkdisk, "flip": cmdFlip, "events": cmdEvents, "result": cmdResult, "sha256": cmdSHA256,
 		},
 		Condition: condition,
 		Setup: func(e *testscript.Env) error {
@@ -100,6 +103,16 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func cmdSHA256(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sha256 FILE DIGEST")
+	}
+	sum := sha256.Sum256([]byte(ts.ReadFile(args[0])))
+	if got := hex.EncodeToString(sum[:]); got != args[1] {
+		ts.Fatalf("%s has the digest %s", args[0], got)
 	}
 }
 

@@ -29,6 +29,7 @@ type backupOptions struct {
 	id, time     string
 	consistency  string
 	indexOut     string
+	since        string
 }
 
 const longBackup = `Backup writes a VM, or a disk alone, to stdout as one stream. VM is a .vmx or .cfg
@@ -39,7 +40,12 @@ The stream is a tar. Zeros and holes are not stored. With --codec it is
 compressed in frames that zstd, lz4 and xz decompress.
 
   vmstream backup web01.vmx > web01.tar
-  vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst`
+  vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
+
+With --since only what has changed since an earlier backup is written: of each disk
+the links above the one that was backed up then, found by their content ids.
+
+  vmstream backup --since web01.tar web01.vmx > web01+1.tar`
 
 func newBackup(a *app) *cobra.Command {
 	o := &backupOptions{}
@@ -58,6 +64,7 @@ func newBackup(a *app) *cobra.Command {
 	f.StringVar(&o.time, "time", "", "time of the backup, as 2006-01-02T15:04:05Z (now if empty)")
 	f.StringVar(&o.consistency, "consistency", "", "what the stream says of the disks' state: crash, filesystem, application, powered-off")
 	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
+	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file, a stream or an index")
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
 	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "back up a VM that seems to be running")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
@@ -132,6 +139,11 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", src.Disks[i].Record.Key))
 		}
 	}
+	if o.since != "" {
+		if err := o.increment(src, &so); err != nil {
+			return cli.Source(err)
+		}
+	}
 	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
 	p := a.console.Watch(so.Counters)
 	res, err := pipeline.Backup(c.Context(), out, src, so)
@@ -146,6 +158,19 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 	}
 	reportBackup(a, res, so.Counters, took)
 	return a.done()
+}
+
+// increment makes the backup one on the backup in the file o.since.
+func (o *backupOptions) increment(src *pipeline.Source, so *stream.Options) error {
+	ix, err := pipeline.OpenParent(o.since)
+	if err != nil {
+		return err
+	}
+	if o.source.Name == "" && src.Name != ix.Opening.VMName() {
+		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
+	}
+	so.Parent = ix.Opening
+	return src.Since(ix.Opening)
 }
 
 // writesItself reports if out is one of the files.

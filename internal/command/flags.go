@@ -99,6 +99,36 @@ func (a *app) streamInput(from string) (io.Reader, func() error, error) {
 	return a.In, func() error { return nil }, nil
 }
 
+// streamInputs is stdin, or the files that --from names.
+func (a *app) streamInputs(from []string) ([]io.Reader, func(), error) {
+	if len(from) == 0 {
+		from = []string{""}
+	}
+	var ins []io.Reader
+	var closers []func() error
+	closeAll := func() {
+		for _, c := range closers {
+			_ = c() // only read
+		}
+	}
+	stdin := 0
+	for _, name := range from {
+		if name == "" || name == "-" {
+			if stdin++; stdin > 1 {
+				closeAll()
+				return nil, nil, cli.Usage(errors.New("stdin can be only one of the streams"))
+			}
+		}
+		in, closeInput, err := a.streamInput(name)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		ins, closers = append(ins, in), append(closers, closeInput)
+	}
+	return ins, closeAll, nil
+}
+
 // sameFile reports if two open files are one, so that a run does not read what
 // it writes.
 func sameFile(a, b any) bool {

@@ -18,7 +18,7 @@ import (
 type restoreOptions struct {
 	pipeline  pipeline.RestoreOptions
 	format    string
-	from      string
+	from      []string
 	resources resources
 }
 
@@ -31,7 +31,12 @@ has gone to a device or a pipe by then cannot be taken back: exit code 4 says th
 it is not to be used.
 
   vmstream restore -C /vmfs/volumes/ds1 < web01.tar
-  vmstream restore --disk scsi0:0 --to /dev/vg0/web01 < web01.tar`
+  vmstream restore --disk scsi0:0 --to /dev/vg0/web01 < web01.tar
+
+A full backup and the increments on it are read side by side, each from its own
+file or pipe, and the VM is restored as the last one has it:
+
+  vmstream restore -C /vms --from full.tar --from monday.tar --from tuesday.tar`
 
 func newRestore(a *app) *cobra.Command {
 	o := &restoreOptions{}
@@ -48,7 +53,7 @@ func newRestore(a *app) *cobra.Command {
 	f.BoolVar(&o.pipeline.AssumeZeroed, "assume-zeroed", false, "the block device reads as zeros already: write data only")
 	f.BoolVar(&o.pipeline.Force, "force", false, "replace existing files")
 	f.BoolVar(&o.pipeline.IgnoreSpace, "ignore-space", false, "begin even if there may be too little free space")
-	f.StringVar(&o.from, "from", "", "read the stream from this file instead of stdin")
+	f.StringArrayVar(&o.from, "from", nil, "read the stream from this file instead of stdin; repeated for a full backup and its increments, in order")
 	o.resources.add(c)
 	complete(c, "format", restoreFormats())
 	return c
@@ -89,15 +94,15 @@ func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
 		}
 		p.Stdout = out
 	}
-	in, closeInput, err := a.streamInput(o.from)
+	ins, closeInputs, err := a.streamInputs(o.from)
 	if err != nil {
 		return err
 	}
-	defer closeInput() // only read
+	defer closeInputs() // only read
 	counters := new(stream.Counters)
 	p.Read = stream.ReadOptions{Workers: o.resources.workers, MemoryBytes: int64(o.resources.memory), Counters: counters}
 	watch := a.console.Watch(counters)
-	done, err := pipeline.Restore(c.Context(), in, p)
+	done, err := pipeline.RestoreChain(c.Context(), ins, p)
 	took := watch.Stop()
 	if err != nil {
 		err = cli.Stream(err)

@@ -67,7 +67,7 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	f.BoolVarP(&a.console.Quiet, "quiet", "q", false, "only warnings and errors")
 	f.BoolVarP(&a.console.Verbose, "verbose", "v", false, "tell more")
 	root.AddCommand(
-		newBackup(a), newRestore(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newVersion(a),
+		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newVersion(a),
 	)
 	return root, a
 }

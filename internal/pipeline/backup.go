@@ -80,6 +80,21 @@ func ReadStream(ctx context.Context, r io.Reader, sink stream.Sink, o stream.Rea
 	return res, err
 }
 
+// inputs makes streams that a cancelled context interrupts.
+func inputs(ctx context.Context, ins []io.Reader) []io.Reader {
+	out := make([]io.Reader, len(ins))
+	for i := range ins {
+		out[i] = &cancelReader{ctx: ctx, r: ins[i]}
+	}
+	return out
+}
+
+// Merge is stream.Merge for streams and an output that a cancelled context
+// interrupts.
+func Merge(ctx context.Context, w io.Writer, ins []io.Reader, o stream.Options) (*stream.Result, error) {
+	return stream.Merge(ctx, &cancelWriter{ctx: ctx, w: w}, inputs(ctx, ins), o)
+}
+
 // regularFile returns r if it is a regular file, and where it stands.
 func regularFile(r io.Reader) (*os.File, int64) {
 	f, ok := r.(*os.File)

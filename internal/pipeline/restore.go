@@ -52,6 +52,12 @@ type Restored struct {
 // are in a directory of their own, which goes away on any error. A device or
 // a pipe has its bytes by then: an error says that they are not to be used.
 func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored, error) {
+	return RestoreChain(ctx, []io.Reader{r}, o)
+}
+
+// RestoreChain is Restore for a full backup and the increments on it, oldest
+// first: the VM is restored as the last one has it.
+func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Restored, error) {
 	if o.Format == "" {
 		o.Format = FormatSame
 	}
@@ -59,9 +65,15 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored, err
 		o.Warn = func(string) {}
 	}
 	o.Stdout = &cancelWriter{ctx: ctx, w: o.Stdout}
-	s := &restore{opt: o}
+	s := &restore{opt: o, chain: len(ins) > 1}
 	defer s.abort()
-	res, err := ReadStream(ctx, r, s, o.Read)
+	var res *stream.Result
+	var err error
+	if s.chain {
+		res, err = stream.ReadChain(ctx, inputs(ctx, ins), s, o.Read)
+	} else {
+		res, err = ReadStream(ctx, ins[0], s, o.Read)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +92,7 @@ type restore struct {
 	opt     RestoreOptions
 	opening *stream.Opening
 	stage   *stage
+	chain   bool            // several streams are put together
 	disks   []*restoredDisk // by index in the opening record; nil if not wanted
 	config  string          // staged configuration, "" if there is none
 }
@@ -93,6 +106,9 @@ type restoredDisk struct {
 
 // Begin decides what goes where and checks that there is room.
 func (s *restore) Begin(o *stream.Opening) error {
+	if o.Depth > 0 && !s.chain {
+		return fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
+	}
 	s.opening = o
 	s.disks = make([]*restoredDisk, len(o.Disks))
 	wanted := s.opt.Disks
@@ -134,7 +150,7 @@ func (s *restore) beginDirectory() error {
 	if err := os.MkdirAll(s.opt.Dir, 0o777); err != nil {
 		return err
 	}
-	final := filepath.Join(s.opt.Dir, s.opening.Name)
+	final := filepath.Join(s.opt.Dir, s.opening.VMName())
 	if !s.opt.Force {
 		if names, err := os.ReadDir(final); err == nil && len(names) > 0 {
 			return fmt.Errorf("%s exists and is not empty; --force replaces files in it: %w", final, fs.ErrExist)
