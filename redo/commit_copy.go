@@ -31,15 +31,31 @@ type target struct {
 
 func (t *target) writeAt(p []byte, off int64) error {
 	var err error
-	switch {
-	case t.file == nil:
-		err = &disk.FormatError{File: t.name, Field: "extent", Offset: off, Err: disk.ErrUnsupported, Detail: "it is read only or stores nothing, and the child has something there"}
-	case t.update != nil:
+	if t.update != nil {
 		_, err = t.update.WriteAt(p, off-t.start)
-	default:
+	} else {
 		_, err = t.file.WriteAt(p, t.offset+off-t.start)
 	}
 	return err
+}
+
+// reachable refuses a link that has something where its parent takes nothing,
+// before a journal says that the commit has begun.
+func reachable(link *vmdk.Link, targets []*target) error {
+	for _, t := range targets {
+		if t.file != nil {
+			continue
+		}
+		for r, err := range link.Runs(t.start, t.end-t.start) {
+			if err != nil {
+				return err
+			}
+			if r.Kind != disk.Parent {
+				return &disk.FormatError{File: t.name, Field: "extent", Offset: -1, Err: disk.ErrUnsupported, Detail: "it is read only or stores nothing, and the child has something there"}
+			}
+		}
+	}
+	return nil
 }
 
 // finish makes everything durable.
@@ -77,6 +93,9 @@ func (m *merge) copy(ctx context.Context) (err error) {
 		}
 	}()
 	if err != nil {
+		return err
+	}
+	if err := reachable(link, targets); err != nil {
 		return err
 	}
 	// Which extents have two copies of their tables is not to be seen any more
