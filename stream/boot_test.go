@@ -73,6 +73,7 @@ func bootSector(lba uint64) []byte {
 // QEMU boots from an extracted disk as it stands, and the guest can write where
 // an empty extent is.
 func TestStockToolsBoot(t *testing.T) {
+	testenv.Long(t)
 	const mib, written = 1 << 20, 7<<20 + 512
 	qemu := testenv.Tool(t, "qemu-system-x86_64")
 	b := diskWith(12*mib, 6, 20, 170)

@@ -111,6 +111,7 @@ func (vm *stockVM) check(tb testing.TB, dir string) {
 // Every stock program extracts every stream without a word, and the disks are
 // what was backed up.
 func TestStockTools(t *testing.T) {
+	testenv.Long(t)
 	const mib = 1 << 20
 	vms := []*stockVM{
 		newStockVM(t, "web01", map[string][]byte{"web01": diskWith(9*mib+512, 1, 0, 1, 40, 143), "web01_1": make([]byte, 3*mib)}),
@@ -141,6 +142,7 @@ func TestStockTools(t *testing.T) {
 // The default size of extents, a disk of more than one of them: members of
 // several whole frames, and files whose last frame is full.
 func TestStockToolsDefaultExtents(t *testing.T) {
+	testenv.Long(t)
 	b := diskWith(130<<20, 4, 0, 700, 1500, 2079)
 	for i := range 40 {
 		textLike(b[i*vmdk.GrainBytes:(i+1)*vmdk.GrainBytes], 1)
@@ -165,6 +167,7 @@ func TestStockToolsDefaultExtents(t *testing.T) {
 // The stock decompressors read a stream whatever the length of its last frame
 // in front of the pointer is.
 func TestStockToolsIndexLengths(t *testing.T) {
+	testenv.Long(t)
 	for _, c := range codecNames()[1:] {
 		for files := range 8 { // the index grows by about 10 KiB each time
 			f := []File{}
@@ -181,6 +184,7 @@ func TestStockToolsIndexLengths(t *testing.T) {
 
 // An extracted disk can be written to, also where its extents are empty.
 func TestStockToolsWrite(t *testing.T) {
+	testenv.Long(t)
 	const mib = 1 << 20
 	b := diskWith(20*mib, 5, 0, 200, 319)
 	vm := newStockVM(t, "vm", map[string][]byte{"vm": b})

@@ -82,6 +82,7 @@ func rssKiB(t *testing.T, c *exec.Cmd) int64 {
 // TestCorpus streams every image of the corpus through backup and restore: the
 // raw content has the digest of the README, and neither needs much memory.
 func TestCorpus(t *testing.T) {
+	testenv.Long(t)
 	idle := vmstream(t, "version")
 	if err := idle.Run(); err != nil {
 		t.Fatal(err)
@@ -89,9 +90,6 @@ func TestCorpus(t *testing.T) {
 	base := rssKiB(t, idle)
 	for name, want := range corpusDigests(t) {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && name == "native/iotest-version3.vmdk" {
-				t.Skip("short tests do not hash 16 GiB of zeros")
-			}
 			path := testenv.Corpus(t, "vmdk/"+name)
 			backup := vmstream(t, "backup", "-q", "--extent-size", extentSize, "--memory", memorySize, path)
 			restore := vmstream(t, "restore", "-q", "--to", "-", "--memory", memorySize)
@@ -189,6 +187,7 @@ func refuse(t *testing.T, path string) {
 // TestLargeSparse has a disk of 1 TiB with little in it: time and memory go
 // with what is stored.
 func TestLargeSparse(t *testing.T) {
+	testenv.Long(t)
 	path := filepath.Join(t.TempDir(), "large.raw")
 	f, err := os.Create(path)
 	if err != nil {

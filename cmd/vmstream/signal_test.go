@@ -61,6 +61,7 @@ func slowBackup(t *testing.T, args ...string) (*exec.Cmd, *os.File) {
 
 // TestStopped sends signals to a backup that waits for a reader.
 func TestStopped(t *testing.T) {
+	testenv.Long(t)
 	for _, s := range []struct {
 		sig  syscall.Signal
 		code int
@@ -127,6 +128,7 @@ func names(t *testing.T, dir string) []string {
 // TestStoppedRestore stops a restore and a conversion in their middle: nothing
 // is left, under no name.
 func TestStoppedRestore(t *testing.T) {
+	testenv.Long(t)
 	for _, format := range []string{"same", "raw", "flat", "sparse", "split", "stream"} {
 		t.Run(format, func(t *testing.T) {
 			dir := t.TempDir()
@@ -151,6 +153,7 @@ func TestStoppedRestore(t *testing.T) {
 // TestStoppedConversion stops a conversion as soon as it has begun. It may be
 // too late for that: then the disk is whole.
 func TestStoppedConversion(t *testing.T) {
+	testenv.Long(t)
 	in := testDisk(t)
 	for _, format := range []string{"raw", "flat", "sparse", "split", "stream"} {
 		t.Run(format, func(t *testing.T) {
@@ -194,6 +197,7 @@ func sourceFormat(format string) string {
 // TestKilledWriter ends the stream in its middle, as when the producer is
 // killed.
 func TestKilledWriter(t *testing.T) {
+	testenv.Long(t)
 	dir := t.TempDir()
 	c, stdin, _ := restoreHalf(t, "-C", dir)
 	if err := stdin.Close(); err != nil {

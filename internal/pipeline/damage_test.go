@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/testenv"
 	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vmdk"
 )
@@ -39,6 +40,7 @@ func refused(t *testing.T, dir, what string, b []byte, f vmdk.Format) {
 
 // No bad vector leaves anything behind, whatever it is restored to.
 func TestMatrixVectors(t *testing.T) {
+	testenv.Long(t)
 	dir := t.TempDir()
 	formats := append([]vmdk.Format{FormatSame}, vmdk.Formats()...)
 	for i, v := range vectors(t) {

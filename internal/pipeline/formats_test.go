@@ -101,6 +101,7 @@ func throughStream(t *testing.T, path, raw, codec string, extentBytes int64, for
 // Every subformat that qemu-img writes, of sizes that are no whole grains or
 // segments, comes back the same in every format.
 func TestSubformats(t *testing.T) {
+	testenv.Long(t)
 	testenv.Tool(t, "qemu-img")
 	const mib = 1 << 20
 	codecs := []string{"none", "zstd", "lz4", "xz"}
@@ -132,6 +133,7 @@ func TestSubformats(t *testing.T) {
 
 // A disk of 1 TiB with little in it, written by qemu-io.
 func TestTerabyte(t *testing.T) {
+	testenv.Long(t)
 	testenv.Tool(t, "qemu-io")
 	dir := t.TempDir()
 	raw, disk := filepath.Join(dir, "source.raw"), filepath.Join(dir, "disk.vmdk")
@@ -162,6 +164,7 @@ func TestTerabyte(t *testing.T) {
 
 // Real images come back as QEMU reads them.
 func TestCorpusThroughStream(t *testing.T) {
+	testenv.Long(t)
 	testenv.Tool(t, "qemu-img")
 	for _, name := range []string{
 		"native/monolithicSparse.vmdk", "native/streamOptimized.vmdk", "native/streamOptimizedWithMarkers.vmdk", "native/twoGbMaxExtentSparse.vmdk",

@@ -104,6 +104,7 @@ func finalNames(tb testing.TB, dir string) (final, staged []string) {
 // A killed backup leaves a stream that verify and restore refuse; a killed
 // restore leaves nothing under a final name, and its backup ends with an error.
 func TestKilled(t *testing.T) {
+	testenv.Long(t)
 	const size, times = 12 << 20, 20
 	source := randomDisk(t, size)
 	r := rand.New(rand.NewPCG(5, 6))
@@ -139,6 +140,7 @@ func TestKilled(t *testing.T) {
 
 // What a killed restore left does not disturb the next one.
 func TestRestoreAfterKill(t *testing.T) {
+	testenv.Long(t)
 	source := randomDisk(t, 4<<20)
 	dir := t.TempDir()
 	_, _, _ = relay(t, source, dir, 2<<20, false, "none")
@@ -158,6 +160,7 @@ func TestRestoreAfterKill(t *testing.T) {
 
 // A full disk ends a restore with an error; nothing is left.
 func TestDiskFull(t *testing.T) {
+	testenv.Long(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
 		why := fmt.Sprintf("needs the right to mount a small tmpfs: %v", err)
@@ -198,6 +201,7 @@ func restoreFormats() []string {
 
 // A stdout that takes nothing is trouble with the stream's output.
 func TestStdoutFull(t *testing.T) {
+	testenv.Long(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skipf("needs /dev/full: %v", err)

@@ -42,6 +42,15 @@ func Corpus(tb testing.TB, name string) string {
 	return p
 }
 
+// Long skips a test under -short: one that takes long and is about processes,
+// foreign tools or large disks, so that the race detector has nothing to find.
+func Long(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("long; runs without -short")
+	}
+}
+
 // Root returns the root of the repository.
 func Root(tb testing.TB) string {
 	tb.Helper()
