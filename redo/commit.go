@@ -4,6 +4,7 @@ package redo
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	"github.com/vmstream/vmstream/disk"
@@ -59,19 +60,16 @@ func Commit(ctx context.Context, path string, o CommitOptions) (*Committed, erro
 		return nil, err
 	}
 	defer unlock()
-	var m *merge
+	m := &merge{o: &o.Options, journal: j}
 	if j != nil {
-		m, err = resumeMerge(ctx, j, &o.Options)
+		err = m.resume(ctx)
 	} else {
-		m, err = newMerge(ctx, path, &o)
+		err = m.begin(ctx, path, o.Level)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && !o.DryRun {
+		err = m.run(ctx)
 	}
-	if o.DryRun {
-		return &m.done, nil
-	}
-	if err := m.run(ctx); err != nil {
+	if err = errors.Join(err, m.close()); err != nil {
 		return nil, err
 	}
 	return &m.done, nil
@@ -82,8 +80,20 @@ type merge struct {
 	o       *Options
 	chain   *chain // nil once the copying is done
 	index   int    // of the child in the chain
+	link    *vmdk.Link
+	runs    []disk.Run // what the link has, if it is not too much
 	journal *journal
 	done    Committed
+}
+
+// close closes the child.
+func (m *merge) close() error {
+	if m.link == nil {
+		return nil
+	}
+	link := m.link
+	m.link = nil
+	return link.Close()
 }
 
 func (m *merge) child() *level  { return &m.chain.levels[m.index] }
@@ -97,36 +107,36 @@ func (m *merge) grandchild() *level {
 	return &m.chain.levels[m.index+1]
 }
 
-// newMerge checks everything that has to be so, and writes nothing.
-func newMerge(ctx context.Context, path string, o *CommitOptions) (*merge, error) {
-	c, err := findChain(path, &o.Options)
+// begin checks everything that has to be so, and writes nothing.
+func (m *merge) begin(ctx context.Context, path string, index int) error {
+	c, err := findChain(path, m.o)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m := &merge{o: &o.Options, chain: c, index: o.Level}
+	m.chain, m.index = c, index
 	if m.index == 0 {
 		m.index = c.named
 	}
 	if m.index == 0 {
 		if len(c.branches) > 0 {
-			return nil, chainError(path, disk.ErrUnsupported, "it has several children (%s): name the one to commit", list(c.branches))
+			return chainError(path, disk.ErrUnsupported, "it has several children (%s): name the one to commit", list(c.branches))
 		}
 		m.index = len(c.levels) - 1
 	}
-	if err := c.checkConfig(&o.Options); err != nil {
-		return nil, err
+	if err := c.checkConfig(m.o); err != nil {
+		return err
 	}
 	switch {
 	case len(c.levels) == 1:
-		return nil, chainError(path, disk.ErrUnsupported, "there is no redo log to commit")
+		return chainError(path, disk.ErrUnsupported, "there is no redo log to commit")
 	case m.index < 0 || m.index >= len(c.levels):
-		return nil, chainError(path, disk.ErrUnsupported, "there is no level %d; the top is level %d", m.index, len(c.levels)-1)
+		return chainError(path, disk.ErrUnsupported, "there is no level %d; the top is level %d", m.index, len(c.levels)-1)
 	}
 	if err := m.check(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	m.done.Level = m.index
-	return m, m.prepare()
+	return m.prepare()
 }
 
 // check holds the levels against what a commit needs.
@@ -157,13 +167,6 @@ func (m *merge) check(ctx context.Context) error {
 		if err := m.checkFamily(); err != nil {
 			return err
 		}
-	}
-	d, err := c.open(m.o) // capacities, content ids, all levels readable
-	if err != nil {
-		return err
-	}
-	if err := d.Close(); err != nil {
-		return err
 	}
 	if err := m.measure(ctx); err != nil {
 		return err
@@ -254,10 +257,10 @@ func (m *merge) prepare() (err error) {
 	return err
 }
 
-// resumeMerge takes an interrupted commit up.
-func resumeMerge(ctx context.Context, j *journal, o *Options) (*merge, error) {
-	m := &merge{o: o, journal: j}
-	m.done = Committed{Child: j.child(), Parent: j.parent(), Top: j.parent(), Resumed: true}
+// resume takes an interrupted commit up.
+func (m *merge) resume(ctx context.Context) error {
+	j := m.journal
+	m.done = Committed{Child: j.child(), Parent: j.parent(), Top: j.parent(), FreeBytes: -1, Resumed: true}
 	if g := j.grandchild(); g != "" {
 		m.done.Top = g
 		if j.ESX2 {
@@ -268,29 +271,28 @@ func resumeMerge(ctx context.Context, j *journal, o *Options) (*merge, error) {
 		j.Phase = phaseCopy
 	}
 	if j.Phase != phaseCopy {
-		return m, nil
+		return nil
 	}
-	v := *o
+	v := *m.o
 	if !j.ESX2 {
 		v.Format = vmdk.SourceVMDK
 	}
 	c, err := findChain(j.child(), &v)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.chain, m.index = c, c.named
 	if m.index == 0 || m.parent().path != j.parent() {
-		return nil, j.fail(disk.ErrMismatch, "%s is not the parent of %s any more", j.Parent.Path, j.Child.Path)
+		return j.fail(disk.ErrMismatch, "%s is not the parent of %s any more", j.Parent.Path, j.Child.Path)
 	}
-	redundant := j.Redundant
 	if err := m.check(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := m.prepare(); err != nil { // content ids may be others now
-		return nil, err
+		return err
 	}
-	m.journal.Redundant = redundant
-	return m, nil
+	m.journal.Redundant = j.Redundant
+	return nil
 }
 
 // copyHolds reports if the child is what was copied, or is gone. Somebody who

@@ -3,22 +3,23 @@
 package redo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"iter"
 	"os"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
-const (
-	copyBytes   = 4 << 20 // the largest piece that is read and written at once
-	verifyBytes = 1 << 20 // and read back
-)
+// copyBytes is the largest piece that is read and written at once.
+const copyBytes = 4 << 20
 
 // target is an extent of the parent that takes what is written to it.
 type target struct {
@@ -28,6 +29,8 @@ type target struct {
 	offset     int64         // of a flat extent in its file
 	update     *vmdk.Updater // nil if it is flat
 }
+
+func isSparse(t *target) bool { return t.update != nil }
 
 func (t *target) writeAt(p []byte, off int64) error {
 	var err error
@@ -39,14 +42,14 @@ func (t *target) writeAt(p []byte, off int64) error {
 	return err
 }
 
-// reachable refuses a link that has something where its parent takes nothing,
+// reachable refuses a child that has something where its parent takes nothing,
 // before a journal says that the commit has begun.
-func reachable(link *vmdk.Link, targets []*target) error {
+func (m *merge) reachable(targets []*target) error {
 	for _, t := range targets {
 		if t.file != nil {
 			continue
 		}
-		for r, err := range link.Runs(t.start, t.end-t.start) {
+		for r, err := range m.link.Runs(t.start, t.end-t.start) {
 			if err != nil {
 				return err
 			}
@@ -72,11 +75,6 @@ func (t *target) finish() error {
 // copy writes what the child has into the parent. It can be done again: what
 // the child has hides what becomes of the same places in the parent.
 func (m *merge) copy(ctx context.Context) (err error) {
-	link, err := m.chain.openLink(m.index, m.o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, link.Close()) }()
 	below, err := m.below()
 	if err != nil {
 		return err
@@ -95,7 +93,7 @@ func (m *merge) copy(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := reachable(link, targets); err != nil {
+	if err := m.reachable(targets); err != nil {
 		return err
 	}
 	// Which extents have two copies of their tables is not to be seen any more
@@ -108,7 +106,8 @@ func (m *merge) copy(ctx context.Context) (err error) {
 	if err := m.journal.put(m.o.FS, phaseCopy); err != nil {
 		return err
 	}
-	if err := transfer(ctx, link, targets); err != nil {
+	sum, err := m.transfer(ctx, targets)
+	if err != nil {
 		return err
 	}
 	for _, t := range targets {
@@ -116,7 +115,10 @@ func (m *merge) copy(ctx context.Context) (err error) {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 	}
-	return m.verify(ctx, link)
+	if !slices.ContainsFunc(targets, isSparse) {
+		return nil // what was written where it belongs reads as it was written
+	}
+	return m.verify(ctx, sum, targets)
 }
 
 // below opens the content below the parent, nil if the parent is the base.
@@ -188,66 +190,120 @@ func (m *merge) redundant(t *target) bool {
 	return slices.Contains(m.journal.Redundant, m.journal.rel(t.name))
 }
 
-// transfer writes everything that a link has, in ascending order.
-func transfer(ctx context.Context, link *vmdk.Link, targets []*target) error {
-	piece := min(copyBytes, link.Size())
-	buf, zeros := make([]byte, piece), make([]byte, piece)
-	i := 0
-	for r, err := range disk.Merge(link.Runs(0, link.Size())) {
+// pieces yields what the child has in pieces of at most copyBytes that do not
+// cross the ends of extents.
+func (m *merge) pieces(ctx context.Context, targets []*target) iter.Seq2[disk.Run, error] {
+	return func(yield func(disk.Run, error) bool) {
+		i := 0
+		for r, err := range m.written() {
+			for err == nil && r.Length > 0 {
+				for r.Offset >= targets[i].end {
+					i++
+				}
+				p := r
+				p.Length = min(r.Length, copyBytes, targets[i].end-r.Offset)
+				if err = ctx.Err(); err == nil && !yield(p, nil) {
+					return
+				}
+				r.Offset, r.Length = p.End(), r.Length-p.Length
+			}
+			if err != nil {
+				yield(disk.Run{}, err)
+				return
+			}
+		}
+	}
+}
+
+// block is a piece of the disk on its way from the child to the parent.
+type block struct {
+	disk.Run
+	data []byte
+}
+
+// transfer writes everything that the child has, in ascending order, and
+// returns a checksum of it if it is to be verified. One block is read while
+// another is written.
+func (m *merge) transfer(ctx context.Context, targets []*target) (sum uint32, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	blocks, free := make(chan block), make(chan []byte, 2)
+	for range cap(free) {
+		free <- make([]byte, min(copyBytes, m.link.Size()))
+	}
+	g.Go(func() error {
+		defer close(blocks)
+		return m.readBlocks(ctx, targets, blocks, free)
+	})
+	g.Go(func() error {
+		table, i := crc32.MakeTable(crc32.Castagnoli), 0
+		check := slices.ContainsFunc(targets, isSparse)
+		for b := range blocks {
+			if check {
+				sum = crc32.Update(sum, table, b.data)
+			}
+			for b.Offset >= targets[i].end {
+				i++
+			}
+			if err := targets[i].writeAt(b.data, b.Offset); err != nil {
+				return err
+			}
+			free <- b.data[:cap(b.data)] // has room: there are no more buffers
+		}
+		return nil
+	})
+	err = g.Wait()
+	return sum, err
+}
+
+func (m *merge) readBlocks(ctx context.Context, targets []*target, blocks chan<- block, free <-chan []byte) error {
+	for r, err := range m.pieces(ctx, targets) {
 		if err != nil {
 			return err
 		}
-		for r.Kind != disk.Parent && r.Length > 0 {
-			if err := ctx.Err(); err != nil {
+		b := block{Run: r}
+		select {
+		case b.data = <-free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		b.data = b.data[:r.Length]
+		if r.Kind == disk.Data {
+			if err := disk.ReadFull(m.link, b.data, r.Offset); err != nil {
 				return err
 			}
-			for r.Offset >= targets[i].end {
-				i++
-			}
-			n := min(r.Length, piece, targets[i].end-r.Offset)
-			b := zeros[:n]
-			if r.Kind == disk.Data {
-				b = buf[:n]
-				if err := disk.ReadFull(link, b, r.Offset); err != nil {
-					return err
-				}
-			}
-			if err := targets[i].writeAt(b, r.Offset); err != nil {
-				return err
-			}
-			r.Offset, r.Length = r.Offset+n, r.Length-n
+		} else {
+			clear(b.data)
+		}
+		select {
+		case blocks <- b:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-// verify reads back what was written before anything depends on it.
-func (m *merge) verify(ctx context.Context, child *vmdk.Link) (err error) {
+// verify reads back what was written, through the tables that lead to it now,
+// before anything depends on it.
+func (m *merge) verify(ctx context.Context, want uint32, targets []*target) (err error) {
 	parent, err := m.chain.openLink(m.index-1, m.o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, parent.Close()) }()
-	piece := min(verifyBytes, child.Size())
-	a, b := make([]byte, piece), make([]byte, piece)
-	for r, err := range disk.Merge(child.Runs(0, child.Size())) {
+	b := make([]byte, min(copyBytes, parent.Size()))
+	table, sum := crc32.MakeTable(crc32.Castagnoli), uint32(0)
+	for r, err := range m.pieces(ctx, targets) {
+		if err == nil {
+			err = disk.ReadFull(parent, b[:r.Length], r.Offset)
+		}
 		if err != nil {
 			return err
 		}
-		for r.Kind != disk.Parent && r.Length > 0 {
-			n := min(r.Length, piece)
-			clear(a[:n])
-			if r.Kind == disk.Data {
-				err = disk.ReadFull(child, a[:n], r.Offset)
-			}
-			if err = errors.Join(err, disk.ReadFull(parent, b[:n], r.Offset), ctx.Err()); err != nil {
-				return err
-			}
-			if !bytes.Equal(a[:n], b[:n]) {
-				return &disk.FormatError{File: m.parent().path, Field: "content", Offset: -1, Err: disk.ErrCorrupt, Detail: fmt.Sprintf("does not read as it was written, between the bytes %d and %d of the disk", r.Offset, r.Offset+n)}
-			}
-			r.Offset, r.Length = r.Offset+n, r.Length-n
-		}
+		sum = crc32.Update(sum, table, b[:r.Length])
+	}
+	if sum != want {
+		return &disk.FormatError{File: m.parent().path, Field: "content", Offset: -1, Err: disk.ErrCorrupt, Detail: "does not read as it was written"}
 	}
 	return nil
 }

@@ -5,52 +5,89 @@ package redo
 import (
 	"context"
 	"errors"
+	"iter"
 	"os"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
-// measure counts what is going to be written, and the space that it needs.
+// mostRuns is how many runs are remembered: 3 MiB. The tables of a child with
+// more are walked through anew each time.
+const mostRuns = 1 << 17
+
+// measure opens the child and counts what is going to be written, and the
+// space that it needs.
 func (m *merge) measure(ctx context.Context) (err error) {
-	child, err := m.chain.openLink(m.index, m.o)
-	if err != nil {
+	if m.link, err = m.chain.openLink(m.index, m.o); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, child.Close()) }()
 	parent, err := m.chain.openLink(m.index-1, m.o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, parent.Close()) }()
-	if err := child.Check(ctx); err != nil {
+	if m.link.Size() != parent.Size() {
+		return chainError(m.child().path, disk.ErrMismatch, "its capacity is %d bytes, that of its parent %d", m.link.Size(), parent.Size())
+	}
+	// Both walk through the same tables, which they load for each other.
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return m.link.Check(ctx) })
+	tasks.Go(func() error { return m.count(ctx, newGrowth(parent)) })
+	if err := tasks.Wait(); err != nil {
 		return err
 	}
-	g := newGrowth(parent)
+	m.done.FreeBytes = freeBytes(m.parent().path)
+	return nil
+}
+
+// count goes through what the child has.
+func (m *merge) count(ctx context.Context, g *growth) (err error) {
 	n := &m.done
 	n.Runs, n.DataBytes, n.ZeroBytes = 0, 0, 0
-	for r, err := range child.Runs(0, child.Size()) {
+	for r, err := range m.written() {
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return err
 		}
-		switch r.Kind {
-		case disk.Parent:
-			continue
-		case disk.Data:
+		if r.Kind == disk.Data {
 			n.DataBytes += r.Length
-		default:
+		} else {
 			n.ZeroBytes += r.Length
 		}
 		n.Runs++
+		if n.Runs <= mostRuns {
+			m.runs = append(m.runs, r)
+		}
 		if err := g.add(r); err != nil {
 			return err
 		}
 	}
-	if n.NeedBytes, err = g.most(); err != nil {
-		return err
+	if n.Runs > mostRuns {
+		m.runs = nil
 	}
-	n.FreeBytes = freeBytes(m.parent().path)
-	return nil
+	n.NeedBytes, err = g.most()
+	return err
+}
+
+// written yields what the child has, in ascending order.
+func (m *merge) written() iter.Seq2[disk.Run, error] {
+	return func(yield func(disk.Run, error) bool) {
+		if m.runs != nil && int64(len(m.runs)) == m.done.Runs {
+			for _, r := range m.runs {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			return
+		}
+		for r, err := range m.link.Runs(0, m.link.Size()) {
+			if (err != nil || r.Kind != disk.Parent) && !yield(r, err) {
+				return
+			}
+		}
+	}
 }
 
 // growth sums up how much the files of a level grow when ranges of the disk

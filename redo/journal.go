@@ -159,8 +159,7 @@ func (j *journal) fail(kind error, format string, args ...any) error {
 	}
 }
 
-// loadJournal reads a journal. It decides about what is removed and written to,
-// so it is checked like everything else that somebody may have put there.
+// loadJournal reads a journal.
 func loadJournal(path string, op Operation, o *Options) (*journal, error) {
 	f, err := disk.OpenRegular(path)
 	if err != nil {
@@ -170,6 +169,12 @@ func loadJournal(path string, op Operation, o *Options) (*journal, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
+	return parseJournal(path, b, op, o)
+}
+
+// parseJournal decides about what is removed and written to, so that a journal
+// is checked like everything else that somebody may have put there.
+func parseJournal(path string, b []byte, op Operation, o *Options) (*journal, error) {
 	j := &journal{path: path}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

@@ -150,13 +150,10 @@ func FuzzJournal(f *testing.F) {
 	f.Add([]byte(`{"vmstream_redo":1,"operation":"commit","phase":"remove","esx2":true,"child":{"path":"c.vmdk"},"parent":{"path":"p.vmdk"},"grandchild":{"path":"../g"}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		dir := t.TempDir()
+		const dir = "/vm"
 		for _, op := range []Operation{OpAdd, OpCommit, OpDiscard} {
 			path := journalPath(filepath.Join(dir, "c.vmdk"), op)
-			if err := os.WriteFile(path, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			j, err := loadJournal(path, op, &Options{})
+			j, err := parseJournal(path, b, op, &Options{})
 			if err != nil {
 				continue
 			}

@@ -39,6 +39,7 @@ func (b *bench) plans() []plan {
 		{"restore-raw", b.restore},
 		{"verify", b.verify},
 		{"sparse-1TiB", b.sparseDisk},
+		{"redo-commit", b.redoCommit},
 		{"memory-default", func(ctx context.Context) (row, error) {
 			return b.memory(ctx, "peak memory, default options", memoryFlags{maxMiB: defaultRSS})
 		}},
