@@ -184,6 +184,13 @@ func (m *merge) checkFamily() error {
 	if err != nil {
 		return err
 	}
+	if dir := filepath.Dir(child.path); dir != filepath.Dir(parent.path) {
+		here, err := childrenIn(dir, parent.path)
+		if err != nil {
+			return err
+		}
+		names = append(names, here...)
+	}
 	if len(names) != 1 || names[0] != child.path {
 		return chainError(parent.path, disk.ErrUnsupported, "it has other children than %s (%s): they would become unreadable", filepath.Base(child.path), list(names))
 	}

@@ -23,14 +23,17 @@ var extentName = regexp.MustCompile(`(?i)-(flat|delta|sesparse|rdmp?|ctk|[sf][0-
 
 // children returns the descriptors in the directory of path, a level with a
 // descriptor, that name it as their parent, in the order of names.
-func children(path string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Dir(path))
+func children(path string) ([]string, error) { return childrenIn(filepath.Dir(path), path) }
+
+// childrenIn is children for another directory.
+func childrenIn(dir, path string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, e := range entries {
-		name := filepath.Join(filepath.Dir(path), e.Name())
+		name := filepath.Join(dir, e.Name())
 		if !e.Type().IsRegular() || name == path || extentName.MatchString(e.Name()) || !strings.EqualFold(filepath.Ext(e.Name()), vmdkSuffix) {
 			continue
 		}
