@@ -6,6 +6,7 @@ FUZZTIME ?= 60s
 BENCH    ?=
 ARGS     ?=
 RACEFLAGS ?=
+RACEPKGS  ?= ./...
 CHECKS   ?= 20000
 
 BIN   := bin
@@ -46,7 +47,7 @@ lint: tools ## format, vet, staticcheck, go.mod
 	$(GO) mod tidy -diff
 
 race: ## the test suite with the race detector
-	$(GO) test -race $(RACEFLAGS) ./...
+	$(GO) test -race $(RACEFLAGS) $(RACEPKGS)
 
 check: lint race ## everything that must be clean before a change is merged
 

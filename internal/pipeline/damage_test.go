@@ -85,6 +85,9 @@ func TestMatrixRestore(t *testing.T) {
 			continue
 		}
 		n := 200
+		if testing.Short() {
+			n = 20
+		}
 		full := os.Getenv("VMSTREAM_MATRIX") == "full"
 		if full {
 			n = len(v.b)
