@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/testenv"
 )
 
 // scenario is an operation that is stopped at each of its steps.
@@ -63,6 +64,7 @@ func makeLevels(d *testDisk, n int) {
 // removal, loses what was not synced, compares what is left with the model,
 // lets the operation run again, and compares once more.
 func TestStopEverywhere(t *testing.T) {
+	testenv.Long(t)
 	kinds := baseKinds()
 	if os.Getenv("RAPID_CHECKS") == "" { // not make soak: the other two have the same code below them
 		kinds = slices.DeleteFunc(kinds, func(k baseKind) bool { return k == baseFlat || k == baseSplit })
@@ -84,6 +86,7 @@ func TestStopEverywhere(t *testing.T) {
 // TestStopEmptyBase is about a sparse base without any grain, which readers
 // are suspicious of.
 func TestStopEmptyBase(t *testing.T) {
+	testenv.Long(t)
 	d := newTestDisk(t, t.TempDir(), baseSparse, make([]byte, 4501*512))
 	makeLevels(d, 1)
 	stopEverywhere(t, d, scenarios()[1])

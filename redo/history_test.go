@@ -18,6 +18,7 @@ import (
 // TestHistories plays random histories of additions, writes, commits and
 // discards against a plain slice. make soak plays many more.
 func TestHistories(t *testing.T) {
+	testenv.Long(t)
 	qemu := testenv.Tool(t, "qemu-img")
 	place, n := t.TempDir(), 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -96,6 +97,7 @@ func qemuConvert(t failer, qemu, from, to string) {
 // TestForeignReaders has chains of every kind of base read by QEMU and libvmdk
 // before and after a commit.
 func TestForeignReaders(t *testing.T) {
+	testenv.Long(t)
 	qemu, mount := testenv.Tool(t, "qemu-img"), testenv.Tool(t, "vmdkmount")
 	for _, kind := range baseKinds() {
 		if kind == baseESX2 {

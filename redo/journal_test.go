@@ -12,12 +12,14 @@ import (
 	"testing"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/testenv"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
 // TestMachineBetween starts the machine between the interruption of a commit
 // and its end: what the guest writes then must be there at the end.
 func TestMachineBetween(t *testing.T) {
+	testenv.Long(t)
 	for _, kind := range []baseKind{baseESX2, baseVMFS, baseSparse, baseCOWD} {
 		for _, s := range scenarios() {
 			if s.adds || s.discards {

@@ -43,7 +43,8 @@ func Corpus(tb testing.TB, name string) string {
 }
 
 // Long skips a test under -short: one that takes long and is about processes,
-// foreign tools or large disks, so that the race detector has nothing to find.
+// foreign tools, crashes or large disks, so that the race detector, which runs
+// the short tests, has little to find.
 func Long(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
