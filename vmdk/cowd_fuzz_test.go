@@ -46,7 +46,8 @@ func (m *memExtent) Sync() error { return nil }
 // wrote to it. It is read off arbitrary bytes.
 type cowdScript struct {
 	grain, sectors int
-	root           bool // no parent
+	root           bool   // no parent
+	base           []byte // what is below the extent
 	ops            []cowdOp
 }
 
@@ -71,12 +72,12 @@ const (
 const (
 	cowdScriptHead = 4
 	cowdOpBytes    = 6
-	cowdMostOps    = 64
+	cowdMostOps    = 32
 	cowdMostSector = 9000 // three grain tables of one-sector grains
 )
 
 // parseCOWDScript makes a script of any bytes: a head of four (grain, root,
-// capacity), then six for each step (verb, fill, place, length).
+// capacity), then six for each step (verb and order of length, fill, place, length).
 func parseCOWDScript(b []byte) cowdScript {
 	head := make([]byte, cowdScriptHead)
 	b = b[copy(head, b):]
@@ -85,25 +86,29 @@ func parseCOWDScript(b []byte) cowdScript {
 		grain: grains[int(head[0])%len(grains)], root: head[1]&1 != 0,
 		sectors: 1 + int(binary.LittleEndian.Uint16(head[2:]))%cowdMostSector,
 	}
+	s.base = make([]byte, s.sectors*disk.SectorSize)
+	if !s.root {
+		fillSectors(s.base, 0x5b)
+	}
+	most := []int{3, 40, 600, cowdMostSector}
 	for ; len(b) >= cowdOpBytes && len(s.ops) < cowdMostOps; b = b[cowdOpBytes:] {
 		o := cowdOp{what: cowdVerb(b[0] % byte(cowdVerbs)), fill: b[1] | 1}
 		o.at = int(binary.LittleEndian.Uint16(b[2:])) % s.sectors
-		o.n = 1 + int(binary.LittleEndian.Uint16(b[4:]))%(s.sectors-o.at)
+		o.n = 1 + int(binary.LittleEndian.Uint16(b[4:]))%min(s.sectors-o.at, most[b[0]>>6])
 		s.ops = append(s.ops, o)
 	}
 	return s
 }
 
-// base returns what is below the extent.
-func (s *cowdScript) base() []byte {
-	b := make([]byte, s.sectors*disk.SectorSize)
-	if s.root {
-		return b
+// fillSectors fills each sector with a byte of its own, none of them zero.
+func fillSectors(b []byte, first byte) {
+	for i := 0; i < len(b); i += disk.SectorSize {
+		sector := b[i : i+disk.SectorSize]
+		sector[0] = first + 2*byte(i/disk.SectorSize) | 1
+		for n := 1; n < len(sector); n *= 2 {
+			copy(sector[n:], sector[:n])
+		}
 	}
-	for i := range b {
-		b[i] = byte(i/disk.SectorSize*7) | 1
-	}
-	return b
 }
 
 // play has our writer do the script, and returns the file, the content that the
@@ -118,7 +123,7 @@ func (s *cowdScript) play(tb testing.TB) (f *memExtent, model []byte, touched []
 	if _, err := CreateCOWD(f, spec); err != nil {
 		tb.Fatal(err)
 	}
-	model = s.base()
+	model = slices.Clone(s.base)
 	durable := slices.Clone(model) // what a reader sees after a crash, at least where nothing was written since
 	touched = make([]bool, (s.sectors+s.grain-1)/s.grain)
 	u := s.open(tb, f)
@@ -127,9 +132,7 @@ func (s *cowdScript) play(tb testing.TB) (f *memExtent, model []byte, touched []
 		case cowdWrite, cowdZero:
 			p := make([]byte, o.n*disk.SectorSize)
 			if o.what == cowdWrite {
-				for i := range p {
-					p[i] = o.fill + byte(i/disk.SectorSize)
-				}
+				fillSectors(p, o.fill)
 			}
 			if _, err := u.WriteAt(p, int64(o.at)*disk.SectorSize); err != nil {
 				tb.Fatal(err)
@@ -172,7 +175,7 @@ func (s *cowdScript) open(tb testing.TB, f *memExtent) *Updater {
 	tb.Helper()
 	spec := UpdateSpec{Name: "fuzz", FileBytes: int64(len(f.b))}
 	if !s.root {
-		spec.Fill = bytes.NewReader(s.base())
+		spec.Fill = bytes.NewReader(s.base)
 	}
 	u, err := OpenUpdate(tb.Context(), f, spec)
 	if err != nil {
@@ -195,7 +198,7 @@ func (s *cowdScript) read(tb testing.TB, f *memExtent) []byte {
 	if err := g.check(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
-	out := s.base()
+	out := slices.Clone(s.base)
 	for r, err := range g.Runs(0, g.Size()) {
 		if err != nil {
 			tb.Fatal(err)
@@ -215,7 +218,7 @@ func (s *cowdScript) read(tb testing.TB, f *memExtent) []byte {
 // cowdScripts are where fuzzing and the comparison with QEMU begin.
 func cowdScripts() [][]byte {
 	op := func(what cowdVerb, fill byte, at, n uint16) []byte {
-		b := []byte{byte(what), fill, 0, 0, 0, 0}
+		b := []byte{byte(what) + 3*byte(cowdVerbs)*13, fill, 0, 0, 0, 0} // the longest order: 195 to 199
 		binary.LittleEndian.PutUint16(b[2:], at)
 		binary.LittleEndian.PutUint16(b[4:], n-1)
 		return b
@@ -244,7 +247,7 @@ func FuzzCOWDUpdate(f *testing.F) {
 		s := parseCOWDScript(b)
 		file, model, touched := s.play(t)
 		sameBytes(t, "our reader", s.read(t, file), model)
-		plain, stored, err := plainCOWD(file.b, s.base())
+		plain, stored, err := plainCOWD(file.b, s.base)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -372,7 +375,7 @@ func TestCOWDAgainstQEMU(t *testing.T) {
 		file, model, _ := s.play(t)
 		dir := t.TempDir()
 		// The base of a disk without a parent is zeros too.
-		top := writeChain(t, dir, s.base(), "top-delta.vmdk")
+		top := writeChain(t, dir, s.base, "top-delta.vmdk")
 		if err := os.WriteFile(filepath.Join(dir, "top-delta.vmdk"), file.b, 0o600); err != nil {
 			t.Fatal(err)
 		}
