@@ -22,8 +22,11 @@ const undoTimeout = 2 * time.Minute
 
 // Create makes a snapshot of all disks that are wanted, at one moment.
 func (p *Provider) Create(ctx context.Context, r *snapshot.Request, e *snapshot.Entry) (*snapshot.Snapshot, error) {
+	if e == nil {
+		return nil, errors.New("a snapshot in QEMU is not made without a journal")
+	}
 	if p.opt.Socket == "" {
-		return nil, fmt.Errorf("the path of the QMP socket is missing: %w", disk.ErrUnsupported)
+		return nil, errors.Join(fmt.Errorf("the path of the QMP socket is missing: %w", disk.ErrUnsupported), e.End())
 	}
 	c, err := qmp.Dial(ctx, p.opt.Socket)
 	if err != nil {
@@ -222,7 +225,7 @@ func (t *taking) openDisk(ctx context.Context, i int) error {
 		Image: &guarded{im, t.guard}, Info: vmdk.Info{Kind: g.driver, SizeBytes: g.sizeBytes, ParentCID: vmdk.NoParent},
 	}
 	if v := g.vmDisk; v != nil {
-		out.Base, out.Mode = v.File.Base, string(v.Mode)
+		out.Base, out.Adapter, out.Mode = v.File.Base, v.Adapter, v.ModeWritten
 	}
 	if !t.opt.NoBitmaps {
 		out.Changes = changes(g.key, t.r.ParentID, im, since, sinceErr)

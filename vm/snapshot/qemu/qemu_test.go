@@ -26,36 +26,36 @@ func TestBackups(t *testing.T) {
 		p := l.provider(mode)
 		l.write(0, 20)
 		l.write(1, 20)
-		var before [][]byte
-		parent := ""
+		points := map[string][][]byte{}
 		for n, step := range []struct {
-			id   string
-			done bool
-			want string // bitmaps behind it
+			id, parent string
+			done       bool
+			want       string // bitmaps behind it
 		}{
-			{"b1", true, "b1+"},
-			{"b2", true, "b1 b2+"},
-			{"failed", false, "b1 b2+"},
-			{"b3", true, "b1 b2 b3+"},
-			{"b4", true, "b2 b3 b4+"},
+			{"b1", "", true, "b1+"},
+			{"b2", "b1", true, "b1 b2+"},
+			{"failed", "b2", false, "b1 b2+"},
+			{"b3", "b2", true, "b1 b2 b3+"},
+			{"b4", "b2", true, "b2 b3 b4+"}, // past the last one
 		} {
 			want := l.points()
-			s := l.take(p, step.id, parent)
+			points[step.id] = want
+			s := l.take(p, step.id, step.parent)
 			if len(s.Disks) != 2 || s.Machine != "lab" || s.Consistency != snapshot.Crash || s.Stall <= 0 || s.Provider != "qmp" {
 				t.Fatalf("snapshot %+v", s)
 			}
 			var guest sync.WaitGroup
-			guest.Go(func() { l.write(0, 10); l.write(1, 10) })
+			guest.Go(func() { l.write(0, 6); l.write(1, 6) })
 			for i := range s.Disks {
 				d := &s.Disks[i]
 				if d.Key != fmt.Sprint("vd", i) || d.Path != l.paths[i] || d.Info.Kind != format || d.Info.SizeBytes != labSize {
 					t.Errorf("disk %+v", d)
 				}
-				if parent == "" {
+				if step.parent == "" {
 					same(t, step.id, read(t, d.Image), want[i])
 					continue
 				}
-				got, changed := apply(t, before[i], d, parent)
+				got, changed := apply(t, points[step.parent][i], d, step.parent)
 				same(t, step.id, got, want[i])
 				if changed == 0 || changed > labSize*3/4 {
 					t.Errorf("%s: %d bytes changed", step.id, changed)
@@ -68,9 +68,6 @@ func TestBackups(t *testing.T) {
 			l.release(s, step.done)
 			if got := l.bitmaps(0); got != step.want {
 				t.Errorf("%s: bitmaps %q, want %q", step.id, got, step.want)
-			}
-			if step.done {
-				before, parent = want, step.id
 			}
 			l.write(n%2, 5)
 		}
