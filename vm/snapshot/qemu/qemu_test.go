@@ -80,3 +80,27 @@ func TestBackups(t *testing.T) {
 		}
 	})
 }
+
+// TestDriveOption is about machines whose block nodes QEMU has named itself.
+func TestDriveOption(t *testing.T) {
+	for _, mode := range []Mode{Fleece, Overlay} {
+		t.Run(string(mode), func(t *testing.T) {
+			l := newLabOf(t, "qcow2", 2, true)
+			l.write(0, 10)
+			before := l.points()
+			s := l.take(l.provider(mode), "b1", "")
+			if len(s.Disks) != 2 || s.Disks[0].Key != "virtio0" || s.Disks[1].Key != "virtio1" {
+				t.Fatalf("disks %+v", s.Disks)
+			}
+			l.write(0, 5)
+			same(t, "full", read(t, s.Disks[0].Image), before[0])
+			l.release(s, true)
+			want := l.points()
+			s = l.take(l.provider(mode), "b2", "b1")
+			l.write(0, 5)
+			got, _ := apply(t, before[0], &s.Disks[0], "b1")
+			same(t, "increment", got, want[0])
+			l.release(s, true)
+		})
+	}
+}
