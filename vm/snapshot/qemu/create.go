@@ -102,6 +102,9 @@ func (t *taking) take(ctx context.Context) error {
 
 // plan looks for the disks and gives all names out.
 func (t *taking) plan(ctx context.Context) (err error) {
+	if err := t.noIOThreads(ctx); err != nil {
+		return err
+	}
 	if t.disks, err = t.guestDisks(ctx, t.r); err != nil {
 		return err
 	}
@@ -131,6 +134,29 @@ func (t *taking) plan(ctx context.Context) (err error) {
 	}
 	t.rec.ServerDir, err = serverDir()
 	return err
+}
+
+// safeIOThreads is the first QEMU whose NBD server runs in iothreads too. Those
+// before it end with an assertion, and the guest with them, when a client of an
+// export in an iothread goes away, whatever it goes away for: 7.2.22 does.
+const safeIOThreads = 9
+
+// noIOThreads refuses a machine that our end would be the end of.
+func (t *taking) noIOThreads(ctx context.Context) error {
+	if t.Version().Major >= safeIOThreads {
+		return nil
+	}
+	var threads []struct {
+		ID string `json:"id"`
+	}
+	if err := t.Run(ctx, "query-iothreads", nil, &threads); err != nil {
+		return err
+	}
+	if len(threads) > 0 {
+		return fmt.Errorf("the machine has the iothread %s, and QEMU %s would crash when its disks have been read over NBD: %w; it takes QEMU %d, or the machine without iothreads",
+			threads[0].ID, t.Version(), disk.ErrUnsupported, safeIOThreads)
+	}
+	return nil
 }
 
 // moment fixes the point in time of all disks in one transaction, and freezes the
