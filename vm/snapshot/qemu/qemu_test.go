@@ -13,7 +13,10 @@ import (
 func eachKind(t *testing.T, test func(t *testing.T, format string, mode Mode)) {
 	for _, format := range []string{"raw", "qcow2", "vmdk"} {
 		for _, mode := range []Mode{Fleece, Overlay} {
-			t.Run(fmt.Sprintf("%s %s", format, mode), func(t *testing.T) { test(t, format, mode) })
+			t.Run(fmt.Sprintf("%s %s", format, mode), func(t *testing.T) {
+				t.Parallel() // most of the time is waiting for QEMU and for the journal to be durable
+				test(t, format, mode)
+			})
 		}
 	}
 }
