@@ -195,5 +195,8 @@ func (t *taking) closeImages() {
 func (t *taking) release(ctx context.Context, done bool) error {
 	t.guard.stop()
 	err := t.undo(ctx, done)
+	if t.guard.gaveUp() && err == nil {
+		t.guard.resume(ctx)
+	}
 	return errors.Join(err, t.Close())
 }
