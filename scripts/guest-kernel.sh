@@ -8,7 +8,7 @@ if compgen -G "$dir/boot/vmlinuz-*" >/dev/null; then
 	echo "there is a kernel in $dir"
 	exit 0
 fi
-package=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+package=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }' || true)
 [[ -n $package ]] || { echo "guest-kernel.sh: apt knows no linux-image-cloud-amd64; apt-get update may help" >&2; exit 1; }
 mkdir -p "$(dirname "$dir")"
 tmp=$(mktemp -d "$(cd "$(dirname "$dir")" && pwd)/.guest-kernel.XXXXXX")

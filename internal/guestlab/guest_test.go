@@ -24,7 +24,7 @@ func TestPowerCut(t *testing.T) {
 		t.Run(fmt.Sprintf("%s-%d", o.Format, max(o.Disks, 1)), func(t *testing.T) {
 			begin := time.Now()
 			g := Start(t, o)
-			g.WaitRecord(t, 150)
+			g.WaitRecord(t, 60)
 			if err := g.Alive(); err != nil {
 				t.Error(err)
 			}
@@ -35,7 +35,7 @@ func TestPowerCut(t *testing.T) {
 			if err := g.Alive(); err == nil {
 				t.Error("a guest that was killed is alive")
 			}
-			if s.Host <= 0 || s.Guest <= 0 || s.Records < 100 {
+			if s.Host <= 0 || s.Guest <= 0 || s.Records < 40 {
 				t.Errorf("%+v: not measured", s)
 			}
 			n := CheckRestored(t, Range{last, last + 1}, rawDisks(t, g)...)
