@@ -5,6 +5,7 @@
 package guestlab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -74,11 +75,11 @@ func examineDisk(tb testing.TB, image string, disk int) (uint64, error) {
 	tb.Helper()
 	e2fsck, debugfs := sbinTool(tb, "e2fsck"), sbinTool(tb, "debugfs")
 	dir := tb.TempDir()
-	work := filepath.Join(dir, "disk")
+	defer os.RemoveAll(dir) // before the end of the test: there are many
+	work := filepath.Join(dir, "disk.raw")
 	if _, err := foreign(tb, testenv.Tool(tb, "cp"), "--sparse=always", image, work); err != nil {
 		return 0, err
 	}
-	defer os.Remove(work)
 	// What a mount does: replay the journal, and end what had been begun to
 	// delete. Then nothing may be left to repair.
 	if out, err := foreign(tb, e2fsck, "-p", work); err != nil && exitCode(err) != 1 {
@@ -88,15 +89,33 @@ func examineDisk(tb testing.TB, image string, disk int) (uint64, error) {
 		return 0, fmt.Errorf("the file system is not clean: %w\n%s", err, out)
 	}
 	// debugfs has no exit code for a failure; what is missing shows.
-	out, err := foreign(tb, debugfs, "-R", fmt.Sprintf("rdump /records %q", dir), work)
+	out, err := foreign(tb, debugfs, "-R", fmt.Sprintf("rdump / %q", dir), work)
 	if err != nil {
 		return 0, fmt.Errorf("%w\n%s", err, out)
+	}
+	if err := checkBallast(filepath.Join(dir, ballastName)); err != nil {
+		return 0, err
 	}
 	n, err := readRecords(filepath.Join(dir, "records"), uint64(disk)) //nolint:gosec // a small number
 	if err != nil {
 		return 0, fmt.Errorf("%w\n%s", err, strings.TrimSpace(out))
 	}
 	return n, nil
+}
+
+// checkBallast checks the file that never changes, if the disk has one.
+func checkBallast(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(b, ballast(int64(len(b)))) {
+		return errors.New("the file that never changes has changed")
+	}
+	return nil
 }
 
 // readRecords reads the files of records of a directory and returns how many

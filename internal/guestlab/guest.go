@@ -34,10 +34,10 @@ type Guest struct {
 	BootTime time.Duration
 
 	progress
+	console string // file with the kernel's messages
 	process *os.Process
-	stderr  bytes.Buffer  // of QEMU; to be read when gone is closed
+	output  bytes.Buffer  // of QEMU; to be read when gone is closed
 	gone    chan struct{} // closed when QEMU has ended
-	err     error         // of QEMU; likewise
 }
 
 // bootTimeout is for a machine that does other things too.
@@ -53,7 +53,7 @@ func Start(tb testing.TB, o Options) *Guest {
 	sockets := socketDir(tb)
 	g := &Guest{
 		QMP: filepath.Join(sockets, "qmp"), QMPTest: filepath.Join(sockets, "qmptest"),
-		Disks: o.disks(tb), Format: o.Format,
+		Disks: o.disks(tb), Format: o.Format, console: filepath.Join(sockets, "console"),
 		gone: make(chan struct{}), progress: progress{changed: make(chan struct{})},
 	}
 	args := g.arguments(k, initramfs(tb, k), o)
@@ -64,7 +64,7 @@ func Start(tb testing.TB, o Options) *Guest {
 	tb.Cleanup(g.Kill)
 	if err := g.waitNew(1, bootTimeout); err != nil {
 		g.Kill()
-		tb.Fatalf("guest does not boot: %v\n%s\n%s", err, g.stderr.String(), strings.Join(args, " "))
+		tb.Fatalf("guest does not boot: %v\n%s\n%s\n%s", err, g.messages(), g.output.String(), strings.Join(args, " "))
 	}
 	g.BootTime = time.Since(begin)
 	return g
@@ -91,7 +91,8 @@ func socketDir(tb testing.TB) string {
 func (g *Guest) arguments(k kernel, initrd string, o Options) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "pc,accel=tcg", "-smp", "1", "-m", "192", "-serial", "stdio",
+		"-machine", "pc,accel=tcg", "-smp", "1", "-m", "192",
+		"-serial", "file:" + comma(g.console), "-serial", "file:/proc/self/fd/3", // the kernel's messages, and the progress
 		"-kernel", k.image, "-initrd", initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet loglevel=3 panic=-1 nokaslr no_timer_check mitigations=off audit=0 "+
 			"cryptomgr.notests guestlab_disks=%d", len(g.Disks)),
@@ -113,29 +114,30 @@ func (g *Guest) arguments(k kernel, initrd string, o Options) []string {
 func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
 // start starts QEMU in a thread of its own: the kernel kills QEMU when that
-// thread ends, which is when the test's process does.
+// thread ends, which is when the test's process does. The progress has a pipe of
+// its own, descriptor 3, because QEMU prints messages on both standard streams.
 func (g *Guest) start(qemu string, args []string) error {
-	c := exec.Command(qemu, args...) //nolint:noctx // ended by Kill: a guest outlives the function that starts it
-	c.Stderr = &g.stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	serial, err := c.StdoutPipe()
+	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
+	c := exec.Command(qemu, args...) //nolint:noctx // ended by Kill: a guest outlives the function that starts it
+	c.Stdout, c.Stderr = &g.output, &g.output
+	c.ExtraFiles = []*os.File{w}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := c.Start()
-		if err == nil {
-			g.process = c.Process
-		}
+		err := errors.Join(c.Start(), w.Close())
+		g.process = c.Process
 		started <- err
 		if err != nil {
 			return
 		}
-		readErr := g.read(serial)
-		g.err = errors.Join(readErr, c.Wait())
+		_ = g.read(r) // a record that is missing shows
+		_ = c.Wait()  // it is killed
+		_ = r.Close() // only read
 		close(g.gone)
 		g.end()
 	}()
@@ -152,6 +154,15 @@ func (g *Guest) Kill() {
 // PID returns the id of the QEMU process.
 func (g *Guest) PID() int { return g.process.Pid }
 
+// messages returns what the guest's kernel said.
+func (g *Guest) messages() string {
+	b, err := os.ReadFile(g.console)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-8<<10):])
+}
+
 // Alive reports if the guest runs and writes: it waits for a record that comes
 // after the call, and returns why there is none.
 func (g *Guest) Alive() error { return g.waitNew(g.LastDurable()+1, 30*time.Second) }
@@ -160,7 +171,7 @@ func (g *Guest) Alive() error { return g.waitNew(g.LastDurable()+1, 30*time.Seco
 func (g *Guest) Check(tb testing.TB) {
 	tb.Helper()
 	if err := g.Alive(); err != nil {
-		tb.Fatalf("the guest does not write: %v", err)
+		tb.Fatalf("the guest does not write: %v\n%s", err, g.messages())
 	}
 }
 
@@ -168,7 +179,7 @@ func (g *Guest) Check(tb testing.TB) {
 func (g *Guest) WaitRecord(tb testing.TB, number uint64) {
 	tb.Helper()
 	if err := g.waitNew(number, 2*time.Minute); err != nil {
-		tb.Fatalf("record %d: %v", number, err)
+		tb.Fatalf("record %d: %v\n%s", number, err, g.messages())
 	}
 }
 
@@ -177,3 +188,6 @@ func (g *Guest) WaitMore(tb testing.TB, records uint64) {
 	tb.Helper()
 	g.WaitRecord(tb, g.LastDurable()+records)
 }
+
+// More is WaitMore for goroutines that cannot end a test.
+func (g *Guest) More(records uint64) error { return g.waitNew(g.LastDurable()+records, 2*time.Minute) }

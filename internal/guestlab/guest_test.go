@@ -5,6 +5,7 @@
 package guestlab
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func rawDisks(t *testing.T, g *Guest) []string {
 // would: each is found.
 func TestExamine(t *testing.T) {
 	testenv.Long(t)
-	g := Start(t, Options{Disks: 2, SizeBytes: 96 << 20})
+	g := Start(t, Options{Disks: 2, SizeBytes: 96 << 20, Ballast: 1 << 20})
 	g.WaitRecord(t, 100)
 	early := copyDisk(t, g.Disks[0]) // of no one point in time: it is copied while the guest writes
 	g.WaitMore(t, 300)               // more than a file of records
@@ -78,17 +79,19 @@ func TestExamine(t *testing.T) {
 			t.Errorf("want %q; got %v", want, err)
 		}
 	}
-	any := Range{}
+	whatever := Range{}
 	refuse("had been durable", Range{Min: n + 1}, g.Disks...)
 	refuse("can have been written", Range{Max: n - 2}, g.Disks...)
-	refuse("record 1 of disk 1", any, g.Disks[1])
-	refuse("", any, early, g.Disks[1])
+	refuse("record 1 of disk 1", whatever, g.Disks[1])
+	refuse("", whatever, early, g.Disks[1])
 
 	// Which block has which record: the payload of a record is found by its head.
 	first, second := recordAt(t, g.Disks[0], 57), recordAt(t, g.Disks[0], 58)
-	refuse("checksum", any, damaged(t, g.Disks[0], func(b []byte) { b[first+2000] ^= 1 }))
-	refuse("begins with 00", any, damaged(t, g.Disks[0], func(b []byte) { clear(b[first : first+4096]) }))
-	refuse("comes record 58", any, damaged(t, g.Disks[0], func(b []byte) { copy(b[first:first+4096], b[second:second+4096]) }))
+	refuse("checksum", whatever, damaged(t, g.Disks[0], func(b []byte) { b[first+2000] ^= 1 }))
+	refuse("begins with 00", whatever, damaged(t, g.Disks[0], func(b []byte) { clear(b[first : first+4096]) }))
+	refuse("comes record 58", whatever, damaged(t, g.Disks[0], func(b []byte) { copy(b[first:first+4096], b[second:second+4096]) }))
+
+	refuse("never changes", whatever, damaged(t, g.Disks[0], func(b []byte) { b[bytes.Index(b, ballast(1 << 20)[:4096])+5] ^= 1 }))
 
 	// Well-formed file systems with something missing in them.
 	for want, commands := range map[string][]string{
@@ -104,10 +107,10 @@ func TestExamine(t *testing.T) {
 			run(t, sbinTool(t, "debugfs"), "-w", "-R", c, bad)
 		}
 		if want != "not clean" && want != "not one point in time" {
-			refuse(want, any, bad)
+			refuse(want, whatever, bad)
 			continue
 		}
-		refuse(want, any, bad, g.Disks[1])
+		refuse(want, whatever, bad, g.Disks[1])
 	}
 }
 

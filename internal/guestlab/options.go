@@ -6,6 +6,7 @@ package guestlab
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vmstream/vmstream/internal/guestlab/record"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
@@ -24,6 +26,7 @@ type Options struct {
 	Format    string   // of Formats; raw if empty
 	SizeBytes int64    // of each disk; 512 MiB if 0
 	Disks     int      // 1 if 0; each record goes to all of them, in order
+	Ballast   int64    // bytes of a file that lies on each disk from the beginning and never changes
 	Dir       string   // where the disks lie; a temporary directory if empty
 	Reuse     []string // disks of Format that are there; nothing is made then
 	Args      []string // more arguments for QEMU, such as a virtio-serial port
@@ -62,24 +65,42 @@ func (o Options) disks(tb testing.TB) []string {
 	paths := make([]string, o.Disks)
 	for i := range paths {
 		paths[i] = filepath.Join(o.Dir, fmt.Sprintf("disk%d.%s", i, o.Format))
-		makeDisk(tb, paths[i], o.Format, o.SizeBytes)
+		makeDisk(tb, paths[i], o)
 	}
 	return paths
 }
 
-// makeDisk makes a disk with an empty ext4 file system on all of it.
-func makeDisk(tb testing.TB, path, format string, sizeBytes int64) {
+// makeDisk makes a disk with an ext4 file system on all of it.
+func makeDisk(tb testing.TB, path string, o Options) {
 	tb.Helper()
 	raw := path
-	if format != "raw" {
+	if o.Format != "raw" {
 		raw = filepath.Join(tb.TempDir(), "mkfs.raw")
+	}
+	content := tb.TempDir()
+	if o.Ballast > 0 {
+		if err := os.WriteFile(filepath.Join(content, ballastName), ballast(o.Ballast), 0o600); err != nil {
+			tb.Fatal(err)
+		}
 	}
 	// All tables now: a guest that initialises them later would write at its own pace.
 	run(tb, sbinTool(tb, "mkfs.ext4"), "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0",
-		raw, strconv.FormatInt(sizeBytes>>10, 10)+"k")
-	if format != "raw" {
-		run(tb, testenv.Tool(tb, "qemu-img"), "convert", "-f", "raw", "-O", format, raw, path)
+		"-d", content, raw, strconv.FormatInt(o.SizeBytes>>10, 10)+"k")
+	if o.Format != "raw" {
+		run(tb, testenv.Tool(tb, "qemu-img"), "convert", "-f", "raw", "-O", o.Format, raw, path)
+		if err := os.Remove(raw); err != nil {
+			tb.Fatal(err)
+		}
 	}
+}
+
+const ballastName = "ballast"
+
+// ballast returns the content of a ballast of a size.
+func ballast(sizeBytes int64) []byte {
+	b := make([]byte, sizeBytes)
+	record.Fill(b, uint64(sizeBytes)) //nolint:gosec // not negative
+	return b
 }
 
 // sbinTool finds a program that is often outside a user's PATH.

@@ -59,7 +59,7 @@ func (p *progress) line(line string, now time.Time) {
 		p.failed = reason
 	case strings.HasPrefix(line, "rec "):
 		if n, err := fmt.Sscanf(line, "rec %d %d", &number, &nanos); n != 2 || err != nil {
-			p.failed = fmt.Sprintf("line %q", line)
+			p.failed = fmt.Sprintf("line %q after record %d", line, p.last)
 			break
 		}
 		if p.last != 0 && number != p.last+1 {
@@ -68,8 +68,8 @@ func (p *progress) line(line string, now time.Time) {
 		p.last = number
 		p.records = append(p.records, seen{host: now, guest: time.Duration(nanos)})
 	case strings.HasPrefix(line, "boot "), strings.HasPrefix(line, "start "):
-	case strings.Contains(line, "Kernel panic"), strings.Contains(line, "I/O error"):
-		p.failed = line
+	default:
+		p.failed = fmt.Sprintf("line %q after record %d", line, p.last)
 	}
 	p.wake()
 }

@@ -5,7 +5,7 @@
 // Command guest is the init of the small Linux guest that tests back up while
 // it runs. It loads its modules, mounts its disks and then writes records
 // without pause: each is durable before the next one begins, and before the
-// line on the serial console that tells of it. Between records it makes,
+// line on the second serial port that tells of it. Between records it makes,
 // rewrites and deletes files and trims what became free, as a guest does.
 package main
 
@@ -28,7 +28,7 @@ func main() {
 	err := run()
 	fmt.Fprintf(os.Stderr, "guest: %v\n", err)
 	// The line has to leave the serial port before the machine is off.
-	if f, err := os.OpenFile("/dev/ttyS0", os.O_WRONLY, 0); err == nil {
+	if f, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0); err == nil {
 		fmt.Fprintf(f, "fail %s\n", strings.ReplaceAll(fmt.Sprint(err), "\n", " "))
 	}
 	time.Sleep(200 * time.Millisecond)
@@ -44,7 +44,7 @@ func run() error {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}
-	serial, err := openSerial("/dev/ttyS0")
+	serial, err := openSerial("/dev/ttyS1")
 	if err != nil {
 		return err
 	}
