@@ -19,6 +19,7 @@ import (
 type snapshotFlags struct {
 	kind     string
 	keep     bool
+	rolling  bool
 	stateDir string
 	exec     execFlags
 }
@@ -47,7 +48,7 @@ func (e *execFlags) given() bool {
 	return e.preset != "" || e.create != "" || e.remove != "" || e.list != "" || e.verify != ""
 }
 
-func (e *execFlags) provider(a *app) (snapshot.Provider, error) {
+func (e *execFlags) provider(a *app, rolling bool) (snapshot.Provider, error) {
 	var c snapshot.ExecCommands
 	if e.preset != "" {
 		var ok bool
@@ -73,7 +74,10 @@ func (e *execFlags) provider(a *app) (snapshot.Provider, error) {
 	if err := c.Validate(); err != nil {
 		return nil, cli.Usage(fmt.Errorf("--snapshot exec: %w; give --exec, or --exec-create and --exec-remove", err))
 	}
-	return &snapshot.Exec{ExecCommands: c, Line: execLine(a)}, nil
+	if rolling && !c.Remove.HasLevel() {
+		return nil, cli.Usage(errors.New("--rolling needs a host whose tools merge the lower of two redo logs: --exec esx2, or {level} in --exec-remove"))
+	}
+	return &snapshot.Exec{ExecCommands: c, Rolling: rolling, Line: execLine(a)}, nil
 }
 
 // execLine shows what the host's tools say, with -v.
@@ -91,6 +95,7 @@ func (s *snapshotFlags) add(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&s.kind, "snapshot", autoSnapshot, "how the disks are made to stand still: auto, none, redo, exec")
 	f.BoolVar(&s.keep, "keep-snapshot", false, "leave the redo logs that --snapshot redo has added")
+	f.BoolVar(&s.rolling, "rolling", false, "let a redo log stay that collects what the next backup with --since takes, and merge the one before it into the base")
 	addStateDir(c, &s.stateDir)
 	s.exec.add(c)
 	complete(c, "snapshot", snapshotKinds())
@@ -105,17 +110,22 @@ func (s *snapshotFlags) provider(a *app) (snapshot.Provider, error) {
 	if !slices.Contains(snapshotKinds(), s.kind) {
 		return nil, cli.Usage(fmt.Errorf("--snapshot %q: one of %v", s.kind, snapshotKinds()))
 	}
-	if s.keep && s.kind != snapshot.RedoName {
+	if s.rolling && s.kind == autoSnapshot && !s.exec.given() {
+		s.kind = snapshot.RedoName
+	}
+	if s.keep && (s.kind != snapshot.RedoName || s.rolling) {
 		return nil, cli.Usage(errors.New("--keep-snapshot goes with --snapshot redo"))
 	}
 	exec := s.kind == snapshot.ExecName || s.kind == autoSnapshot && s.exec.given()
 	switch {
 	case exec:
-		return s.exec.provider(a)
+		return s.exec.provider(a, s.rolling)
 	case s.exec.given():
 		return nil, cli.Usage(fmt.Errorf("--exec and its like go with --snapshot exec, not %s", s.kind))
 	case s.kind == snapshot.RedoName:
-		return snapshot.Redo{Keep: s.keep}, nil
+		return snapshot.Redo{Keep: s.keep, Rolling: s.rolling}, nil
+	case s.rolling:
+		return nil, cli.Usage(errors.New("--rolling goes with --snapshot redo, or with --exec esx2"))
 	}
 	return snapshot.None{}, nil
 }
