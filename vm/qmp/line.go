@@ -52,16 +52,17 @@ func (l *LineReader) Line() ([]byte, error) {
 	}
 }
 
-// SkipPast drops bytes up to and including the byte b, at most maxBytes of them.
+// SkipPast drops bytes up to and including the byte b, about maxBytes of them at most.
 func (l *LineReader) SkipPast(b byte, maxBytes int) error {
-	for range maxBytes {
-		c, err := l.r.ReadByte()
-		if err != nil {
-			return err
-		}
-		if c == b {
+	for skipped := 0; skipped < maxBytes; {
+		part, err := l.r.ReadSlice(b)
+		if err == nil {
 			return nil
 		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		skipped += len(part)
 	}
 	return fmt.Errorf("no byte 0x%02x in %d bytes: %w", b, maxBytes, disk.ErrCorrupt)
 }
