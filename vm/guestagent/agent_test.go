@@ -71,7 +71,7 @@ func (a *agent) serve(conn net.Conn) {
 			Execute   string
 			Arguments struct{ ID int64 }
 		}
-		if json.Unmarshal([]byte(strings.TrimLeft(line, "\xff")), &c) != nil {
+		if json.Unmarshal([]byte(strings.TrimPrefix(line, "\xff")), &c) != nil {
 			return
 		}
 		answer := a.answer(c.Execute, c.Arguments.ID)
@@ -245,7 +245,7 @@ func TestSyncSkipsWhatIsOld(t *testing.T) {
 		r := bufio.NewReader(theirs)
 		b, _ := r.ReadString('\n')
 		var c struct{ Arguments struct{ ID int64 } }
-		_ = json.Unmarshal([]byte(strings.TrimLeft(b, "\xff")), &c)
+		_ = json.Unmarshal([]byte(strings.TrimPrefix(b, "\xff")), &c)
 		_, _ = fmt.Fprintf(theirs, "{\"return\": {}}\nrubbish\xff{\"return\": 17}\n\xffhalf\n{\"return\": 18}\n\xff{\"return\": %d}\n", c.Arguments.ID)
 	}()
 	c, err := guestagent.NewClient(t.Context(), ours)
