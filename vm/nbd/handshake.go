@@ -21,22 +21,46 @@ type export struct {
 	contexts  map[string]uint32 // the metadata contexts that the server has, and their ids
 }
 
+// Probe reports if an NBD server answers on a connection, and takes leave of it.
+// The caller sets a deadline and closes the connection.
+func Probe(rw io.ReadWriter) bool {
+	flags, err := greet(rw)
+	if err != nil {
+		return false
+	}
+	o := &options{rw: rw}
+	b := binary.BigEndian.AppendUint32(nil, uint32(flags&(flagFixedNewstyle|flagNoZeroes)))
+	if _, err := rw.Write(b); err == nil { // a server that is left without a word complains in its log
+		_ = o.ask(optAbort, "abort", nil, func(uint32, []byte) error { return nil })
+	}
+	return true
+}
+
+// greet reads the server's greeting and returns its flags.
+func greet(r io.Reader) (uint16, error) {
+	var hello [18]byte
+	if _, err := io.ReadFull(r, hello[:]); err != nil {
+		return 0, fmt.Errorf("nbd: greeting: %w", err)
+	}
+	flags := binary.BigEndian.Uint16(hello[16:])
+	switch {
+	case binary.BigEndian.Uint64(hello[:]) != magicInit:
+		return 0, broken("greeting", "not an NBD server")
+	case binary.BigEndian.Uint64(hello[8:]) != magicOption || flags&flagFixedNewstyle == 0:
+		return 0, fmt.Errorf("nbd: the server speaks an old style of the protocol: %w", disk.ErrUnsupported)
+	}
+	return flags, nil
+}
+
 // negotiate goes from a new connection to the transmission phase of an export
 // (proto.md "Handshake phase", fixed newstyle).
 func negotiate(rw io.ReadWriter, name string, contexts []string) (*export, error) {
 	if len(name) > maxName || len(contexts) > maxContexts {
 		return nil, fmt.Errorf("nbd: a name of %d bytes, %d contexts: %w", len(name), len(contexts), disk.ErrUnsupported)
 	}
-	var hello [18]byte
-	if _, err := io.ReadFull(rw, hello[:]); err != nil {
-		return nil, fmt.Errorf("nbd: greeting: %w", err)
-	}
-	flags := binary.BigEndian.Uint16(hello[16:])
-	switch {
-	case binary.BigEndian.Uint64(hello[:]) != magicInit:
-		return nil, broken("greeting", "not an NBD server")
-	case binary.BigEndian.Uint64(hello[8:]) != magicOption || flags&flagFixedNewstyle == 0:
-		return nil, fmt.Errorf("nbd: the server speaks an old style of the protocol: %w", disk.ErrUnsupported)
+	flags, err := greet(rw)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := rw.Write(binary.BigEndian.AppendUint32(nil, uint32(flags&(flagFixedNewstyle|flagNoZeroes)))); err != nil {
 		return nil, fmt.Errorf("nbd: handshake: %w", err)

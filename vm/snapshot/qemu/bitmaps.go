@@ -95,7 +95,7 @@ func (d *guestDisk) since(backupID string) ([]string, error) {
 	if i < 0 {
 		why := "bitmaps of " + d.driver + " disks end with QEMU's process; the machine was restarted, or the backup is too old"
 		if d.persistent {
-			why = fmt.Sprintf("the last %d are kept", keepBitmaps)
+			why = fmt.Sprintf("the last %d are kept, unless QEMU is killed", keepBitmaps)
 		}
 		return nil, fmt.Errorf("%s: QEMU has no dirty bitmap of backup %s (%s): %w; a full backup is needed", d.key, backupID, why, disk.ErrMismatch)
 	}

@@ -59,7 +59,12 @@ func newLab(t *testing.T, format string, disks int) *lab {
 		t.Fatal(err)
 	}
 	l.start()
-	t.Cleanup(l.kill)
+	t.Cleanup(func() {
+		l.kill()
+		if l.said.Len() > 0 {
+			t.Logf("QEMU: %s", l.said.String())
+		}
+	})
 	return l
 }
 

@@ -4,10 +4,8 @@ package qemu
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -62,6 +60,7 @@ func (s *session) startServer(ctx context.Context) error {
 		return err
 	}
 	err = s.do(ctx, "nbd-server-start", args{"addr": args{"type": "fd", "data": args{"str": fd}}})
+	s.serving = err == nil
 	var refused *qmp.Error
 	if errors.As(err, &refused) {
 		_ = s.Run(ctx, "closefd", args{"fdname": fd}, nil) // it has it still
@@ -72,10 +71,11 @@ func (s *session) startServer(ctx context.Context) error {
 	return err
 }
 
-// ourServer reports if QEMU's NBD server runs on our socket.
+// ourServer reports if QEMU's NBD server runs on our socket. A run that was
+// killed may have come to start it, or not.
 func (s *session) ourServer(ctx context.Context) bool {
-	if s.rec.ServerDir == "" {
-		return false
+	if s.serving || s.rec.ServerDir == "" {
+		return s.serving
 	}
 	d := net.Dialer{Timeout: time.Second}
 	conn, err := d.DialContext(ctx, "unix", s.rec.socket())
@@ -84,12 +84,7 @@ func (s *session) ourServer(ctx context.Context) bool {
 	}
 	defer conn.Close()
 	// A socket that QEMU has, but does not serve, takes connections too.
-	var hello [8]byte
-	if conn.SetDeadline(time.Now().Add(time.Second)) != nil {
-		return false
-	}
-	_, err = io.ReadFull(conn, hello[:])
-	return err == nil && binary.BigEndian.Uint64(hello[:]) == 0x4e42444d41474943 // NBDMAGIC
+	return conn.SetDeadline(time.Now().Add(time.Second)) == nil && nbd.Probe(conn)
 }
 
 // stopServer stops the server if it is ours. Its exports go first: with mode
@@ -131,10 +126,11 @@ func (s *session) stopServer(ctx context.Context) error {
 			}
 		}
 	}
-	if s.ourServer(ctx) {
-		return s.do(ctx, "nbd-server-stop", nil)
+	if !s.ourServer(ctx) {
+		return nil
 	}
-	return nil
+	s.serving = false
+	return s.do(ctx, "nbd-server-stop", nil)
 }
 
 // removeServerDir removes the socket and its directory.

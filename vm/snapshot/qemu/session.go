@@ -21,11 +21,12 @@ type args map[string]any
 // in it.
 type session struct {
 	*qmp.Client
-	rec    *record
-	entry  *snapshot.Entry
-	hook   func(string) error
-	warn   func(string)
-	detail func(string)
+	rec     *record
+	entry   *snapshot.Entry
+	serving bool // the NBD server was started by this session
+	hook    func(string) error
+	warn    func(string)
+	detail  func(string)
 }
 
 // errKilled is what tests stop a run with: nothing is undone then.
