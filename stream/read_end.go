@@ -63,7 +63,7 @@ func (d *streamReader) readIndex() (*Result, error) {
 		return nil, recordError(IndexName, "mode %o and time %v are not those of this stream", m.mode, m.modTime)
 	}
 	// Members and warnings have long names at worst; frames are 1 MiB of tar.
-	most := int64(1<<20) + 2*d.members[0].Size + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15
+	most := int64(1<<20) + 2*d.members[0].Size + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15 + d.opening.trackBound()
 	if m.size > most {
 		return nil, recordError(IndexName, "is %d bytes long", m.size)
 	}
