@@ -3,6 +3,7 @@
 package command
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type backupOptions struct {
 	consistency  string
 	indexOut     string
 	since        string
+	tracking     trackFlags
+	auditedBytes int64
 }
 
 const longBackup = `Backup writes a VM, or a disk alone, to stdout as one stream. VM is a .vmx or .cfg
@@ -43,9 +46,15 @@ compressed in frames that zstd, lz4 and xz decompress.
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
 
 With --since only what has changed since an earlier backup is written: of each disk
-the links above the one that was backed up then, found by their content ids.
+the links above the one that was backed up then, found by their content ids. A disk
+without links or content ids, such as a raw file or a device, is read whole and
+compared with the digests that the earlier backup has kept with --track; increments
+keep them too. A sample of what is said to be unchanged is re-read and compared
+(--audit).
 
-  vmstream backup --since web01.tar web01.vmx > web01+1.tar`
+  vmstream backup --since web01.tar web01.vmx > web01+1.tar
+  vmstream backup --track --index-out sdb.json /dev/sdb > sdb.tar
+  vmstream backup --since sdb.json /dev/sdb > sdb+1.tar`
 
 func newBackup(a *app) *cobra.Command {
 	o := &backupOptions{}
@@ -57,6 +66,7 @@ func newBackup(a *app) *cobra.Command {
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
+	o.tracking.add(c)
 	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G (0: 64M, and more for disks above 1 TiB that need it)")
 	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
 	f.StringVar(&o.source.Name, "name", "", "name of the VM in the stream")
@@ -90,6 +100,9 @@ func (o *backupOptions) streamOptions(a *app) (stream.Options, error) {
 	}
 	if o.extent != 0 && o.extent < stream.MinExtentBytes || o.extent > stream.MaxExtentBytes || o.extent%vmdk.GrainBytes != 0 {
 		return so, cli.Usage(fmt.Errorf("--extent-size %s: a multiple of 64K from 1M to 1G", &o.extent))
+	}
+	if err := o.tracking.validate(o.extent); err != nil {
+		return so, err
 	}
 	if err := stream.CheckMemory(&so); err != nil {
 		return so, cli.Usage(err)
@@ -139,8 +152,9 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", src.Disks[i].Record.Key))
 		}
 	}
+	src.Track(o.tracking.fullTrack())
 	if o.since != "" {
-		if err := o.increment(src, &so); err != nil {
+		if err := o.increment(c.Context(), a, src, &so); err != nil {
 			return cli.Source(err)
 		}
 	}
@@ -156,12 +170,13 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 			return err
 		}
 	}
-	reportBackup(a, res, so.Counters, took)
+	reportBackup(a, res, so.Counters, took, o.auditedBytes)
 	return a.done()
 }
 
-// increment makes the backup one on the backup in the file o.since.
-func (o *backupOptions) increment(src *pipeline.Source, so *stream.Options) error {
+// increment makes the backup one on the backup in the file o.since, if what
+// tells the changes stands the audit.
+func (o *backupOptions) increment(ctx context.Context, a *app, src *pipeline.Source, so *stream.Options) error {
 	ix, err := pipeline.OpenParent(o.since)
 	if err != nil {
 		return err
@@ -170,7 +185,14 @@ func (o *backupOptions) increment(src *pipeline.Source, so *stream.Options) erro
 		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
 	}
 	so.Parent = ix.Opening
-	return src.Since(ix.Opening)
+	detail := func(s string) { a.console.Detail("%s", s) }
+	if err := src.Since(ix, pipeline.SinceOptions{TrackBytes: int64(o.tracking.track), Detail: detail}); err != nil {
+		return err
+	}
+	o.auditedBytes, err = stream.Audit(ctx, src.Disks, ix, stream.AuditOptions{
+		ID: so.ID, Share: float64(o.tracking.audit), Workers: so.Workers, MemoryBytes: so.MemoryBytes, Detail: detail,
+	})
+	return err
 }
 
 // writesItself reports if out is one of the files.
@@ -189,7 +211,7 @@ func writesItself(out any, files []string) bool {
 	return false
 }
 
-func reportBackup(a *app, res *stream.Result, n *stream.Counters, took time.Duration) {
+func reportBackup(a *app, res *stream.Result, n *stream.Counters, took time.Duration, auditedBytes int64) {
 	var stored int64
 	for _, d := range res.Index.Disks {
 		stored += d.StoredBytes
@@ -199,6 +221,7 @@ func reportBackup(a *app, res *stream.Result, n *stream.Counters, took time.Dura
 		"id": res.Opening.ID, "name": res.Opening.Name, "disks": len(res.Index.Disks), "files": len(res.Opening.Files),
 		"source_bytes": total, "stored_bytes": stored, "tar_bytes": res.TarBytes, "stream_bytes": res.OutBytes,
 		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": len(res.Warnings), "consistency": res.Opening.Consistency,
+		"audited_bytes": auditedBytes,
 	}, "vmstream: backed up %s: %s of disks and files, %.0f %% zero, %s stream in %s", res.Opening.Name, cli.Bytes(total),
 		cli.Percent(n.Zero.Load(), total), cli.Bytes(res.OutBytes), cli.Duration(took))
 }

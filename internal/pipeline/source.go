@@ -42,6 +42,10 @@ type Source struct {
 	Consistency stream.Consistency
 	Disks       []stream.Disk
 	Files       []stream.File
+	// ChangesSince is set by who knows what has changed on a disk since a
+	// backup, such as a snapshot provider. Nil changes mean that it cannot tell
+	// for this disk; it may be nil itself.
+	ChangesSince func(d *stream.Disk, parent *stream.Opening) (stream.Changes, error)
 }
 
 // Close closes the disks.
@@ -287,8 +291,8 @@ func record(src *diskSource, info vmdk.Info) stream.DiskRecord {
 	if r.Geometry == (vmdk.Geometry{}) {
 		r.Geometry = vmdk.GeometryFor(r.Adapter, info.SizeBytes/disk.SectorSize)
 	}
-	if info.CID != 0 {
-		r.Source.CID = stream.CIDString(info.CID)
+	if len(info.Links) > 0 {
+		r.Source.CID = contentIDOf(&info.Links[0])
 	}
 	for _, e := range info.DDB {
 		if keepEntry(e.Key) && plain(e.Key+e.Value) && len(r.DDB) < maxEntries {
