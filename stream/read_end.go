@@ -5,7 +5,6 @@ package stream
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"io"
 	"reflect"
 
@@ -115,21 +114,23 @@ func (d *streamReader) checkIndex(ix *Index) error {
 // began at the offset indexTar.
 func (d *streamReader) readTail(ix *Index, indexTar int64) error {
 	d.where = "end of the tar"
-	var b [endBlocks + 1]byte
-	n, err := io.ReadFull(d.in, b[:])
-	switch {
-	case err == nil:
-		return recordError("end of stream", "bytes follow the end of the tar")
-	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-		return err
-	case n < endBlocks:
-		return io.ErrUnexpectedEOF
-	case !disk.IsZero(b[:endBlocks]):
+	var b [endBlocks]byte
+	if _, err := io.ReadFull(d.in, b[:]); err != nil {
+		return eofUnexpected(err)
+	}
+	if !disk.IsZero(b[:]) {
 		return recordError("end of stream", "the end blocks are not zero")
 	}
 	d.passed(endBlocks)
-	if p := d.codec.Pointer(); p != nil && (p.TarBytes != d.tar || p.IndexTar != indexTar) {
+	frames, more, err := d.input.end()
+	if err != nil {
+		return err
+	}
+	if d.more = more; more && !d.input.series {
+		return recordError("end of stream", "bytes follow the end of the tar")
+	}
+	if p := frames.Pointer(); p != nil && (p.TarBytes != d.tar || p.IndexTar != indexTar) {
 		return recordError("end of stream", "the pointer says %d bytes of tar with the index at %d, there are %d with it at %d", p.TarBytes, p.IndexTar, d.tar, indexTar)
 	}
-	return ix.sameFrames(d.codec)
+	return ix.sameFrames(frames)
 }
