@@ -179,24 +179,24 @@ func TestSeriesRefused(t *testing.T) {
 // A series that ends anywhere but at the end of a stream is not whole, and no
 // byte of it can change unseen.
 func TestSeriesCut(t *testing.T) {
-	for _, c := range []string{codec.None, codec.Zstd, codec.XZ, codec.LZ4} {
+	for _, c := range codec.Names() {
 		h := smallHistory(t, c)
 		joined := bytes.Join(h.streams, nil)
 		first := len(h.streams[0])
-		step := 1
-		if c == codec.None {
-			step = 37 // long, and mostly zeros
-		}
+		step := map[string]int{codec.Zstd: 1, codec.LZ4: 13, codec.XZ: 17, codec.None: 997}[c]
 		check := func(i int) {
 			if _, err := ReadSeries(t.Context(), bytes.NewReader(joined[:i]), nil, ReadOptions{Workers: 1}); (err == nil) != (i == first) {
 				t.Fatalf("%s: cut at %d of %d+%d: %v", c, i, first, len(joined)-first, err)
 			}
 		}
-		for i := 1; i < len(joined); i += step {
-			check(i)
-		}
 		for i := first - 3; i < first+600; i++ {
 			check(min(i, len(joined)-1))
+		}
+		if testing.Short() {
+			continue // the end of the first stream is what matters
+		}
+		for i := 1; i < len(joined); i += step {
+			check(i)
 		}
 		r := rand.New(rand.NewPCG(3, 3))
 		for range 300 {
