@@ -35,7 +35,7 @@ type rollingVM struct {
 
 	model   []byte   // of the disk now
 	streams [][]byte // the last chain of good backups
-	last    *stream.Opening
+	last    *stream.Index
 	points  [][]byte // what each is to restore
 	logs    int      // redo logs that there are to be
 }
@@ -119,8 +119,8 @@ func (v *rollingVM) backup(id string, full, broken, stuck bool) {
 	v.t.Helper()
 	o := streamOptions("none")
 	o.ID = id
-	if !full {
-		o.Parent = v.last
+	if !full && v.last != nil {
+		o.Parent = v.last.Opening
 	}
 	point := bytes.Clone(v.model)
 	src, err := OpenSource(v.t.Context(), v.vmx, SourceOptions{
@@ -130,7 +130,7 @@ func (v *rollingVM) backup(id string, full, broken, stuck bool) {
 	v.must(err)
 	v.write() // while it is read
 	if o.Parent != nil {
-		v.must(src.Since(o.Parent))
+		v.must(src.Since(v.last, SinceOptions{}))
 	}
 	var out bytes.Buffer
 	var w io.Writer = &out
@@ -162,7 +162,7 @@ func (v *rollingVM) backup(id string, full, broken, stuck bool) {
 	if o.Parent == nil {
 		v.streams, v.points = nil, nil
 	}
-	v.last, v.streams, v.points = res.Opening, append(v.streams, out.Bytes()), append(v.points, point)
+	v.last, v.streams, v.points = res.Index, append(v.streams, out.Bytes()), append(v.points, point)
 }
 
 // check compares the disk with the model, and every point of the chain of
@@ -230,9 +230,9 @@ func TestRollingParent(t *testing.T) {
 		v.write()
 		src, err := OpenSource(t.Context(), v.vmx, SourceOptions{Snapshot: SnapshotOptions{Provider: snapshot.Redo{Rolling: true}, Journal: v.j}})
 		v.must(err)
-		v.must(src.Since(v.last))
+		v.must(src.Since(v.last, SinceOptions{}))
 		o := streamOptions("none")
-		o.Parent = v.last
+		o.Parent = v.last.Opening
 		lost, err := Backup(t.Context(), io.Discard, src, o)
 		v.must(err)
 		v.write()
@@ -240,7 +240,7 @@ func TestRollingParent(t *testing.T) {
 		v.check("after one that was lost")
 		src, err = OpenSource(t.Context(), v.vmx, SourceOptions{Snapshot: SnapshotOptions{Provider: snapshot.Redo{Rolling: true}, Journal: v.j}})
 		v.must(err)
-		if err := src.Since(lost.Opening); !errors.Is(err, disk.ErrMismatch) {
+		if err := src.Since(lost.Index, SinceOptions{}); !errors.Is(err, disk.ErrMismatch) {
 			t.Errorf("an increment on a backup that did not count: %v", err)
 		}
 		v.must(src.Close())
