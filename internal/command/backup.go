@@ -50,6 +50,15 @@ compressed in frames that zstd, lz4 and xz decompress.
   vmstream backup web01.vmx > web01.tar
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
 
+What is in use is refused. --snapshot makes disks stand still: redo puts redo logs over
+those of a VM that is powered off, exec (--exec) has the host's tools make a snapshot
+of a running one, qmp (--qmp) asks QEMU; VM may be left out then. The snapshot is removed
+on every way out; see vmstream snapshot for what a killed run leaves. Hooks run around
+it (--pre, --pre-freeze, --post-thaw, --post).
+
+  vmstream backup --exec esxi /vmfs/volumes/ds1/web01/web01.vmx > web01.tar
+  vmstream backup --qmp /run/web01.qmp > web01.tar
+
 With --since only what has changed since an earlier backup is written: of each disk
 the links above the one that was backed up then, found by their content ids. A disk
 without links or content ids, such as a raw file or a device, is read whole and
@@ -64,7 +73,7 @@ keep them too. A sample of what is said to be unchanged is re-read and compared
 func newBackup(a *app) *cobra.Command {
 	o := &backupOptions{}
 	c := &cobra.Command{
-		Use: "backup [flags] VM|DISK", Short: "Write a VM or a disk to stdout as a stream",
+		Use: "backup [flags] [VM|DISK]", Short: "Write a VM or a disk to stdout as a stream",
 		Long: longBackup + "\n\n" + exitCodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
@@ -221,7 +230,7 @@ func (o *backupOptions) hooked(ctx context.Context, a *app, do func() (func(), e
 		report, err = do()
 	}
 	err = cli.Source(err)
-	if _, status = judge(ctx, err); err == nil && a.console.Warnings() > 0 {
+	if status, _ = judge(ctx, err); err == nil && a.console.Warnings() > 0 {
 		status = cli.ExitWarnings
 	}
 	return report, err

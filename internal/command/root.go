@@ -102,7 +102,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if errors.Is(err, cli.ErrWarnings) {
 		return cli.ExitWarnings
 	}
-	err, code := judge(ctx, err)
+	code, err := judge(ctx, err)
 	var coded *cli.Error
 	hint := ""
 	if errors.As(err, &coded) {
@@ -114,12 +114,12 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	return code
 }
 
-// judge returns what a run has failed of, and its exit code.
-func judge(ctx context.Context, err error) (error, int) {
+// judge returns the exit code of a run, and what it has failed of.
+func judge(ctx context.Context, err error) (int, error) {
 	if cause := context.Cause(ctx); err != nil && ctx.Err() != nil && cause != nil {
 		err = cause
 	}
-	return err, cli.Code(err)
+	return cli.Code(err), err
 }
 
 // isUsage reports if err is one of cobra's own about the command line, which

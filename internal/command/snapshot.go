@@ -117,7 +117,7 @@ func runSnapshotList(a *app, dir string) error {
 			if l.Err != nil {
 				phase = l.Err.Error()
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.ID, dash(l.Provider), cli.Clean(phase), cli.Duration(time.Since(l.Created)), run, cli.Clean(l.Source))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.ID, dash(l.Provider), cli.Clean(phase), cli.Duration(time.Since(l.Created)), run, dash(cli.Clean(l.Source)))
 		}
 		return t.Flush()
 	})

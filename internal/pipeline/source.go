@@ -67,8 +67,12 @@ type Source struct {
 	Snapshot *snapshot.Snapshot
 }
 
-// releaseTime bounds how long a snapshot is undone.
-const releaseTime = 30 * time.Minute
+// How long undoing a snapshot may take: what was written meanwhile is merged.
+// Who has stopped a run has less patience.
+const (
+	releaseTime = 4 * time.Hour
+	stopTime    = 30 * time.Minute
+)
 
 // Release closes the disks and undoes the snapshot, also if ctx is over. done
 // says that the backup is complete. Further calls do nothing.
@@ -76,7 +80,11 @@ func (s *Source) Release(ctx context.Context, done bool) error {
 	if s.Snapshot == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	limit := releaseTime
+	if !done {
+		limit = stopTime
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	return s.Snapshot.Release(ctx, done)
 }
