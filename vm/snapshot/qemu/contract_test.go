@@ -325,6 +325,16 @@ func TestRefused(t *testing.T) {
 		t.Errorf("a scratch directory that is not there: %v", err)
 	}
 	l.clean()
+	thread := args{"qom-type": "iothread", "id": "io0"}
+	if err := l.monitor.Run(t.Context(), "object-add", thread, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(l.provider(Auto)); l.monitor.Version().Major < safeIOThreads && !errors.Is(err, disk.ErrUnsupported) {
+		t.Errorf("an iothread: %v", err)
+	}
+	if err := l.monitor.Run(t.Context(), "object-del", args{"id": "io0"}, nil); err != nil {
+		t.Fatal(err)
+	}
 	p = l.provider(Fleece)
 	p.opt.Socket += "-none"
 	if err := take(p); !errors.Is(err, fs.ErrNotExist) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/vmstream/vmstream/disk"
-	"github.com/vmstream/vmstream/vm/guestagent"
 	"github.com/vmstream/vmstream/vm/nbd"
 	"github.com/vmstream/vmstream/vm/qmp"
 	"github.com/vmstream/vmstream/vm/snapshot"
@@ -22,8 +21,11 @@ const undoTimeout = 2 * time.Minute
 
 // Create makes a snapshot of all disks that are wanted, at one moment.
 func (p *Provider) Create(ctx context.Context, r *snapshot.Request, e *snapshot.Entry) (*snapshot.Snapshot, error) {
+	if e == nil {
+		return nil, errors.New("a snapshot in QEMU is not made without a journal")
+	}
 	if p.opt.Socket == "" {
-		return nil, fmt.Errorf("the path of the QMP socket is missing: %w", disk.ErrUnsupported)
+		return nil, errors.Join(fmt.Errorf("the path of the QMP socket is missing: %w", disk.ErrUnsupported), e.End())
 	}
 	c, err := qmp.Dial(ctx, p.opt.Socket)
 	if err != nil {
@@ -99,6 +101,9 @@ func (t *taking) take(ctx context.Context) error {
 
 // plan looks for the disks and gives all names out.
 func (t *taking) plan(ctx context.Context) (err error) {
+	if err := t.noIOThreads(ctx); err != nil {
+		return err
+	}
 	if t.disks, err = t.guestDisks(ctx, t.r); err != nil {
 		return err
 	}
@@ -130,74 +135,6 @@ func (t *taking) plan(ctx context.Context) (err error) {
 	return err
 }
 
-// moment fixes the point in time of all disks in one transaction, and freezes the
-// guest's file systems for it.
-func (t *taking) moment(ctx context.Context) error {
-	var actions, bitmaps []args
-	for i, d := range t.rec.Disks {
-		if t.rec.Mode == Fleece {
-			actions = append(actions, fleeceAction(d))
-		} else {
-			actions = append(actions, overlayAction(d))
-		}
-		bitmaps = append(bitmaps, d.bitmapActions(t.disks[i].persistent)...)
-	}
-	actions = append(actions, bitmaps...)
-	agent := t.dialAgent(ctx)
-	if agent != nil {
-		defer agent.Close()
-	}
-	if err := t.save(phaseMoment); err != nil {
-		return err
-	}
-	return t.r.Moment(ctx, func(ctx context.Context) error {
-		thaw := t.freeze(ctx, agent)
-		err := t.transaction(ctx, actions)
-		t.snap.Taken = time.Now()
-		if errors.Is(err, errKilled) {
-			return err
-		}
-		thaw(err == nil)
-		return err
-	})
-}
-
-// dialAgent connects to the guest agent; nil if there is none that answers.
-func (t *taking) dialAgent(ctx context.Context) *guestagent.Client {
-	if t.opt.Agent == "" {
-		return nil
-	}
-	agent, err := guestagent.Dial(ctx, t.opt.Agent)
-	if err != nil {
-		t.warn(fmt.Sprintf("file systems are not frozen: %v", err))
-		return nil
-	}
-	return agent
-}
-
-// freeze freezes the guest's file systems and returns what thaws them and notes
-// the consistency that was reached.
-func (t *taking) freeze(ctx context.Context, agent *guestagent.Client) (thaw func(taken bool)) {
-	if agent == nil {
-		return func(bool) {}
-	}
-	f, err := agent.Freeze(ctx, t.opt.FreezeLimit, t.opt.MountPoints...)
-	if err != nil {
-		t.warn(fmt.Sprintf("file systems are not frozen: %v", err))
-		return func(bool) {}
-	}
-	return func(taken bool) {
-		took, err := f.Thaw(ctx)
-		switch {
-		case err != nil:
-			t.warn(fmt.Sprintf("file systems may not have been frozen at the moment of the snapshot: %v", err))
-		case taken:
-			t.snap.Consistency = snapshot.Filesystem
-			t.detail(fmt.Sprintf("%d file systems were frozen for %v", f.FileSystems, took.Round(time.Millisecond)))
-		}
-	}
-}
-
 // openDisk exports the i-th disk and opens it.
 func (t *taking) openDisk(ctx context.Context, i int) error {
 	g, d := t.disks[i], t.rec.Disks[i]
@@ -222,7 +159,7 @@ func (t *taking) openDisk(ctx context.Context, i int) error {
 		Image: &guarded{im, t.guard}, Info: vmdk.Info{Kind: g.driver, SizeBytes: g.sizeBytes, ParentCID: vmdk.NoParent},
 	}
 	if v := g.vmDisk; v != nil {
-		out.Base, out.Mode = v.File.Base, string(v.Mode)
+		out.Base, out.Adapter, out.Mode = v.File.Base, v.Adapter, v.ModeWritten
 	}
 	if !t.opt.NoBitmaps {
 		out.Changes = changes(g.key, t.r.ParentID, im, since, sinceErr)

@@ -27,8 +27,9 @@ type guard struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu  sync.Mutex
-	err error // why the disks do not stand still any more
+	mu    sync.Mutex
+	err   error // why the disks do not stand still any more
+	given bool  // up, and told
 }
 
 // spaceEvery is how often the space for scratch files is looked at.
@@ -116,10 +117,16 @@ func (g *guard) event(ctx context.Context, e qmp.Event) {
 }
 
 // giveUp ends the jobs of a fleecing snapshot at once: as long as they are there
-// a write of the guest fails if what it overwrites cannot be saved. A guest that
-// QEMU has stopped for it goes on.
+// a write of the guest fails if what it overwrites cannot be saved. With QEMU's
+// default, werror=enospc, the guest is stopped before it hears of that: it goes on.
 func (g *guard) giveUp(ctx context.Context, stopped bool) {
-	g.s.warn("the snapshot is given up, so that the guest can go on: " + errSpace.Error())
+	g.mu.Lock()
+	told := g.given
+	g.given = true
+	g.mu.Unlock()
+	if !told { // a stopped guest may stop again before the jobs are gone
+		g.s.warn("the snapshot is given up, so that the guest can go on: " + errSpace.Error())
+	}
 	for _, d := range g.s.rec.Disks {
 		// Jobs that stay for a failure of this are ended by the release.
 		_ = g.s.Run(ctx, "job-cancel", args{"id": d.Job}, nil)

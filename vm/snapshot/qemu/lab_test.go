@@ -32,6 +32,7 @@ type lab struct {
 	t       *testing.T
 	dir     string
 	format  string
+	drives  bool // -drive instead of -blockdev and -device: QEMU names the nodes
 	paths   []string
 	model   [][]byte // what the guest has written, by disk
 	sock    string
@@ -45,8 +46,13 @@ type lab struct {
 
 func newLab(t *testing.T, format string, disks int) *lab {
 	t.Helper()
+	return newLabOf(t, format, disks, false)
+}
+
+func newLabOf(t *testing.T, format string, disks int, drives bool) *lab {
+	t.Helper()
 	testenv.Tool(t, "qemu-system-x86_64")
-	l := &lab{t: t, dir: t.TempDir(), format: format, rand: rand.New(rand.NewPCG(1, 2))}
+	l := &lab{t: t, dir: t.TempDir(), format: format, drives: drives, rand: rand.New(rand.NewPCG(1, 2))}
 	l.sock = filepath.Join(l.dir, "qmp")
 	for i := range disks {
 		p := filepath.Join(l.dir, fmt.Sprintf("disk%d.%s", i, format))
@@ -87,6 +93,10 @@ func (l *lab) start() {
 		"-device", "virtio-scsi-pci,id=scsi0", "-device", "scsi-cd,id=cd0",
 	}
 	for i, p := range l.paths {
+		if l.drives {
+			a = append(a, "-drive", fmt.Sprintf("file=%s,format=%s,if=virtio", p, l.format))
+			continue
+		}
 		a = append(a, "-blockdev", fmt.Sprintf(`{"driver":"file","node-name":"f%d","filename":%q,"discard":"unmap"}`, i, p),
 			"-blockdev", fmt.Sprintf(`{"driver":%q,"node-name":"base%d","file":"f%d","discard":"unmap"}`, l.format, i, i),
 			"-device", fmt.Sprintf("virtio-blk-pci,id=vd%d,drive=base%d", i, i))
@@ -129,9 +139,13 @@ func (l *lab) quit() {
 
 // io does what a guest would to a disk.
 func (l *lab) io(i int, command string) error {
+	device := fmt.Sprintf("-d /machine/peripheral/vd%d/virtio-backend", i)
+	if l.drives {
+		device = fmt.Sprintf("virtio%d", i)
+	}
 	var out string
 	err := l.monitor.Run(l.t.Context(), "human-monitor-command", args{
-		"command-line": fmt.Sprintf(`qemu-io -d /machine/peripheral/vd%d/virtio-backend "%s"`, i, command),
+		"command-line": fmt.Sprintf("qemu-io %s \"%s\"", device, command),
 	}, &out)
 	if err == nil && (strings.Contains(out, "rror") || strings.Contains(out, "failed")) {
 		err = errors.New(out)
@@ -282,7 +296,7 @@ func (l *lab) clean() {
 		l.t.Error(err)
 	}
 	for _, b := range blocks {
-		if b.Inserted != nil && !strings.HasPrefix(b.Inserted.Node, "base") {
+		if b.Inserted != nil && !strings.HasPrefix(b.Inserted.Node, "base") && !strings.HasPrefix(b.Inserted.Node, "#") {
 			l.t.Errorf("%s is on %s", b.QDev, b.Inserted.Node)
 		}
 	}
