@@ -172,3 +172,31 @@ func TestDeviceTargetFailedWrite(t *testing.T) {
 		t.Errorf("second Close: %v", err)
 	}
 }
+
+// A device is written over and zeroed in any order, also where it is assumed to
+// be zeroed, and nothing behind the disk is touched.
+func TestDeviceOverwrite(t *testing.T) {
+	const devSize, size = 2 << 20, 1<<20 + 4096 + 512
+	for _, zeroed := range []bool{false, true} {
+		dev := loopDevice(t, devSize)
+		w, err := OpenDevice(dev, DeviceOptions{SizeBytes: size, AssumeZeroed: zeroed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		model := bytes.Repeat([]byte{0xdd}, size)
+		if _, err := w.WriteAt(model, 0); err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, w, model, size)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got := readDevice(t, dev)
+		if !bytes.Equal(got[size:], bytes.Repeat([]byte{0xee}, devSize-size)) {
+			t.Error("what is behind the disk was written to")
+		}
+		if !bytes.Equal(got[:size], model) {
+			t.Error("the disk is not what was written")
+		}
+	}
+}

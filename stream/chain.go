@@ -29,7 +29,10 @@ func ReadChain(ctx context.Context, ins []io.Reader, sink Sink, o ReadOptions) (
 	if o.MemoryBytes == 0 {
 		o.MemoryBytes = DefaultMemoryBytes
 	}
-	o.MemoryBytes = max(o.MemoryBytes/int64(len(ins)), 1)
+	// A merge copies extents of the full backup as they are if they are in
+	// memory; of increments it takes grains.
+	_, merging := sink.(*merger)
+	each := max(o.MemoryBytes/int64(len(ins)), 1)
 	c := &chain{sink: sink}
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range ins {
@@ -38,6 +41,11 @@ func ReadChain(ctx context.Context, ins []io.Reader, sink Sink, o ReadOptions) (
 	}
 	for i, l := range c.layers {
 		lo := o
+		if lo.MemoryBytes = each; merging {
+			if lo.MemoryBytes = 1; i == 0 {
+				lo.MemoryBytes = o.MemoryBytes
+			}
+		}
 		if !l.top {
 			lo.Counters = new(Counters)
 		}
@@ -83,8 +91,10 @@ type chain struct {
 // event is what a layer has at a range of a disk.
 type event struct {
 	off, n int64
-	data   []byte // nil: zeros
-	end    bool   // the disk has no more
+	data   []byte       // nil: zeros
+	whole  *wholeExtent // in place of data: an extent that can be taken as it is
+	taken  *bool        // if it was
+	end    bool         // the disk has no more
 	done   chan<- struct{}
 }
 
@@ -272,7 +282,19 @@ func (c *chain) disk(ctx context.Context, key string, i int) error {
 		if stop < 0 {
 			return c.endDisk(i)
 		}
-		if l != nil && l.cur.data != nil && w != nil {
+		if l != nil && l.cur.whole != nil {
+			taken, err := l.offer(w, pos, stop)
+			if err != nil {
+				return err
+			}
+			if !taken { // its grains follow
+				stop = pos
+				close(l.cur.done)
+				if err := l.next(ctx); err != nil {
+					return err
+				}
+			}
+		} else if l != nil && l.cur.data != nil && w != nil {
 			if _, err := w.WriteAt(l.cur.data[pos-l.cur.off:stop-l.cur.off], pos); err != nil {
 				return target(err)
 			}

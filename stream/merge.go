@@ -25,7 +25,11 @@ import (
 func Merge(ctx context.Context, w io.Writer, ins []io.Reader, o Options) (*Result, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	m := &merger{ctx: ctx, opened: make(chan *Opening, 1), files: make(chan *File), disks: make(chan *mergedDisk), read: make(chan struct{})}
-	ro := ReadOptions{Workers: o.Workers, MemoryBytes: max(o.MemoryBytes, DefaultMemoryBytes) / 2}
+	// Half of the memory is for extents that are read, half for those that are written.
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = DefaultMemoryBytes
+	}
+	ro := ReadOptions{Workers: o.Workers, MemoryBytes: o.MemoryBytes / 2}
 	g.Go(func() error {
 		res, err := ReadChain(ctx, ins, m, ro)
 		if err == nil {
@@ -100,6 +104,7 @@ func (m *merger) write(ctx context.Context, out io.Writer, o Options) (*Result, 
 	if err := o.prepare(); err != nil {
 		return nil, err
 	}
+	o.MemoryBytes = max(o.MemoryBytes/2, min(o.MemoryBytes, slotBytes(o.ExtentBytes, o.Codec)))
 	w := &streamWriter{opt: o, opening: *top}
 	w.opening.Name, w.opening.ParentID, w.opening.Depth, w.opening.Tool = o.Name, "", 0, o.Tool
 	w.opening.Disks = make([]DiskRecord, len(top.Disks))
@@ -160,17 +165,23 @@ type mergedDisk struct {
 }
 
 func (d *mergedDisk) WriteAt(p []byte, off int64) (int, error) {
+	return len(p), d.send(event{off: off, n: int64(len(p)), data: p})
+}
+
+// send hands an event to the writer and waits until it has been used up.
+func (d *mergedDisk) send(e event) error {
 	done := make(chan struct{})
+	e.done = done
 	select {
-	case d.events <- event{off: off, n: int64(len(p)), data: p, done: done}:
+	case d.events <- e:
 	case <-d.ctx.Done():
-		return 0, context.Cause(d.ctx)
+		return context.Cause(d.ctx)
 	}
 	select {
 	case <-done:
-		return len(p), nil
+		return nil
 	case <-d.ctx.Done():
-		return 0, context.Cause(d.ctx)
+		return context.Cause(d.ctx)
 	}
 }
 
@@ -181,8 +192,9 @@ func (d *mergedDisk) Abort()        {}
 var errOrder = errors.New("merged data is out of order")
 
 // segment puts the stored grains of [off, off+n) into the slot and returns how
-// many there are. Segments are asked for in order.
-func (d *mergedDisk) segment(off, n int64, s *slot) (int, error) {
+// many there are, or an extent that is there as it is to be. Segments are asked
+// for in order.
+func (d *mergedDisk) segment(off, n int64, s *slot) (int, *packed, error) {
 	states := s.states[:vmdk.SegmentGrains(n)]
 	clear(states)
 	room := s.mem[s.extent+vmdk.SegmentOverhead(n):]
@@ -192,15 +204,21 @@ func (d *mergedDisk) segment(off, n int64, s *slot) (int, error) {
 		if !d.open {
 			var err error
 			if d.open, err = d.receive(); err != nil || !d.open {
-				return d.closeGrain(room, states, grain, used), err
+				return d.closeGrain(room, states, grain, used), nil, err
 			}
 		}
 		at := d.cur.off + d.used
 		if at >= off+n {
-			return d.closeGrain(room, states, grain, used), nil
+			return d.closeGrain(room, states, grain, used), nil, nil
 		}
-		if at < off {
-			return 0, fmt.Errorf("%w: %d before %d", errOrder, at, off)
+		if at < off || d.cur.whole != nil && (at != off || d.cur.n != n) {
+			return 0, nil, fmt.Errorf("%w: %d before %d", errOrder, at, off)
+		}
+		if x := d.cur.whole; x != nil {
+			p := x.put(s)
+			close(d.cur.done)
+			d.open = false
+			return 0, p, nil
 		}
 		g := (at - off) / vmdk.GrainBytes
 		if g != grain {

@@ -358,6 +358,11 @@ func (t *task) body(w disk.Writer) error {
 	if stored == 0 && t.disk.rec.Increment() && !slices.ContainsFunc(grains, func(g vmdk.GrainState) bool { return g != grains[0] }) {
 		return recordError("extent", "stores nothing, so it should be an empty one")
 	}
+	if x, ok := w.(wholeTaker); ok {
+		if taken, err := t.whole(x, meta, stored); taken || err != nil {
+			return target(err)
+		}
+	}
 	for i := 0; i < len(grains); {
 		n := 1
 		for i+n < len(grains) && grains[i+n] == grains[i] && (grains[i] != vmdk.GrainStored || n < readPiece/vmdk.GrainBytes) {

@@ -89,6 +89,7 @@ type piece struct {
 	empty  bool
 	state  vmdk.GrainState
 	stored int             // grains that are in the slot already, if the disk is merged
+	whole  *packed         // the extent is in the slot already
 	turn   <-chan struct{} // closed when everything before has been written
 	done   chan<- struct{}
 }
@@ -102,7 +103,7 @@ func (d *diskWriter) take(s *slot) (p piece, ok bool, err error) {
 	}
 	p = piece{off: d.next, n: min(d.w.opt.ExtentBytes, d.size-d.next)}
 	if d.merged != nil {
-		if p.stored, err = d.merged.segment(p.off, p.n, s); err != nil {
+		if p.stored, p.whole, err = d.merged.segment(p.off, p.n, s); err != nil {
 			return piece{}, false, err
 		}
 	} else {
@@ -197,7 +198,9 @@ func (d *diskWriter) piece(ctx context.Context, s *slot, p piece) error {
 	var header []byte
 	if !p.empty {
 		var err error
-		if d.merged != nil {
+		if p.whole != nil {
+			seg = *p.whole
+		} else if d.merged != nil {
 			s.lay(&seg, p.n, p.stored, s.states[:vmdk.SegmentGrains(p.n)])
 		} else if seg, err = s.pack(d.src, p.off, p.n); err != nil {
 			return err
