@@ -5,6 +5,7 @@ package redo
 import (
 	"errors"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,8 +14,8 @@ import (
 //
 // A lease tells it for all processes of this host (fcntl(2)): a read lease is
 // given only if nobody has the file open for writing, a write lease if nobody
-// has it open at all. It is given back at once. File systems without leases
-// have locks at least.
+// has it open at all. It is given back at once. File systems without leases, and
+// those of other hosts, have locks at least.
 func openByOthers(path string, s sharing) string {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -30,10 +31,21 @@ func openByOthers(path string, s sharing) string {
 	if err == nil {
 		_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
 	}
-	if errors.Is(err, unix.EAGAIN) {
+	if errors.Is(err, unix.EAGAIN) && !leasesFromServer(fd) {
 		return why
 	}
 	return lockedByOthers(fd)
+}
+
+// leasesFromServer reports if the file lies on a file system whose server hands
+// leases out as it likes: NFS without a delegation and SMB without an oplock refuse
+// one (EAGAIN) though nobody has the file open.
+func leasesFromServer(fd uintptr) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(fd), &st) != nil {
+		return false
+	}
+	return slices.Contains([]int64{unix.NFS_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC}, int64(uint32(st.Type)))
 }
 
 // lockedByOthers looks for locks on any byte, as QEMU and NFS clients have them.

@@ -26,6 +26,12 @@ type LoadOptions struct {
 	Roots []string
 }
 
+// DefaultRoots returns where disks may lie beside the machine's own directory if
+// the operator does not say otherwise: who can write a configuration must not
+// get every file that we can read. Disks on other datastores are where ESX has
+// them.
+func DefaultRoots() []string { return []string{"/vmfs/volumes"} }
+
 // VM is a machine as it lies on this host.
 type VM struct {
 	Path        string // of the configuration, absolute, without symbolic links

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
 	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vm/snapshot"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
@@ -31,6 +33,9 @@ type backupOptions struct {
 	consistency  string
 	indexOut     string
 	since        string
+	parent       *stream.Index // in since
+	snapshot     snapshotFlags
+	hooks        hooks
 	tracking     trackFlags
 	auditedBytes int64
 }
@@ -44,6 +49,15 @@ compressed in frames that zstd, lz4 and xz decompress.
 
   vmstream backup web01.vmx > web01.tar
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
+
+What is in use is refused. --snapshot makes disks stand still: redo puts redo logs over
+those of a VM that is powered off, exec (--exec) has the host's tools make a snapshot
+of a running one, qmp (--qmp) asks QEMU; VM may be left out then. The snapshot is removed
+on every way out; see vmstream snapshot for what a killed run leaves. Hooks run around
+it (--pre, --pre-freeze, --post-thaw, --post).
+
+  vmstream backup --exec esxi /vmfs/volumes/ds1/web01/web01.vmx > web01.tar
+  vmstream backup --qmp /run/web01.qmp > web01.tar
 
 With --since only what has changed since an earlier backup is written: of each disk
 the links above the one that was backed up then, found by their content ids. A disk
@@ -59,13 +73,23 @@ keep them too. A sample of what is said to be unchanged is re-read and compared
 func newBackup(a *app) *cobra.Command {
 	o := &backupOptions{}
 	c := &cobra.Command{
-		Use: "backup [flags] VM|DISK", Short: "Write a VM or a disk to stdout as a stream",
-		Long: longBackup + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runBackup(c, a, o, args[0]) },
+		Use: "backup [flags] [VM|DISK]", Short: "Write a VM or a disk to stdout as a stream",
+		Long: longBackup + "\n\n" + exitCodes,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
+				args = []string{""}
+			}
+			if err := cobra.ExactArgs(1)(c, args); err != nil {
+				return err
+			}
+			return runBackup(c.Context(), a, o, args[0])
+		},
 	}
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
+	o.snapshot.add(c)
+	o.hooks.add(c)
 	o.tracking.add(c)
 	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G (0: 64M, and more for disks above 1 TiB that need it)")
 	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
@@ -76,7 +100,7 @@ func newBackup(a *app) *cobra.Command {
 	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
 	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file, a stream or an index")
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
-	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "back up a VM that seems to be running")
+	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "take locks and open files for leftovers, or back up what changes meanwhile")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
@@ -132,7 +156,7 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
+func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error {
 	so, err := o.streamOptions(a)
 	if err != nil {
 		return err
@@ -141,52 +165,123 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 	if err != nil {
 		return err
 	}
-	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
-	src, err := pipeline.OpenSource(path, o.source)
-	if err != nil {
-		return cli.Source(err)
+	if err := o.prepare(a, out, path, so.ID); err != nil {
+		return err
 	}
-	defer src.Close()
-	for i := range src.Disks {
-		if d, ok := src.Disks[i].Image.(*vmdk.Disk); ok && writesItself(out, d.Info().Files) {
-			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", src.Disks[i].Record.Key))
+	report, err := o.hooked(ctx, a, func() (func(), error) { return o.stream(ctx, a, out, path, so) })
+	if err != nil {
+		return err
+	}
+	report()
+	return a.done()
+}
+
+// prepare makes the options of the source. Nothing is begun.
+func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
+	p, err := o.snapshot.provider(a)
+	if err != nil {
+		return err
+	}
+	h := &o.hooks
+	h.id, h.name, h.path, h.provider = id, o.source.Name, path, p.Name()
+	if err := h.validate(); err != nil {
+		return err
+	}
+	if h.freezes() && p.Name() == snapshot.NoneName {
+		return cli.Usage(errors.New("--pre-freeze and --post-thaw run around the making of a snapshot, and --snapshot none makes none: use --pre and --post"))
+	}
+	n := &o.source.Snapshot
+	if o.since != "" {
+		if o.parent, err = pipeline.OpenParent(o.since); err != nil {
+			return cli.Source(err)
+		}
+		n.ParentID = o.parent.ID
+	}
+	if n.Journal, err = o.snapshot.journal(p); err != nil {
+		return err
+	}
+	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
+	n.Provider, n.BackupID = p, id
+	n.Detail = func(s string) { a.console.Detail("%s", s) }
+	n.Opened = func(key string, files []string) error {
+		if writesItself(out, files) {
+			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", key))
+		}
+		return nil
+	}
+	n.Named = func(name string) { h.name = name }
+	if h.freezes() {
+		n.Before, n.After = h.before(a), h.after(a)
+	}
+	return nil
+}
+
+// hooked runs do between the hooks of the run. What do returns is what there
+// is to say at the end.
+func (o *backupOptions) hooked(ctx context.Context, a *app, do func() (func(), error)) (report func(), err error) {
+	h := &o.hooks
+	status := cli.ExitFailed
+	defer func() { // also if do panics
+		if err := h.run(context.WithoutCancel(ctx), a, "post", h.post, status); err != nil {
+			a.console.Warn(err.Error())
+		}
+	}()
+	if err = h.run(ctx, a, "pre", h.pre, 0); err == nil {
+		report, err = do()
+	}
+	err = cli.Source(err)
+	if status, _ = judge(ctx, err); err == nil && a.console.Warnings() > 0 {
+		status = cli.ExitWarnings
+	}
+	return report, err
+}
+
+// stream writes the stream and releases the source, on every way out.
+func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path string, so stream.Options) (report func(), err error) {
+	src, err := pipeline.OpenSource(ctx, path, o.source)
+	if err != nil {
+		return nil, o.snapshot.hintInUse(err)
+	}
+	release := func(done bool) {
+		if err := src.Release(ctx, done); err != nil {
+			a.console.Warn(err.Error())
 		}
 	}
+	defer release(false) // nothing is left to do behind another one
+	o.hooks.name, o.hooks.consistency = src.Name, string(src.Consistency)
 	src.Track(o.tracking.fullTrack())
-	if o.since != "" {
-		if err := o.increment(c.Context(), a, src, &so); err != nil {
-			return cli.Source(err)
+	if o.parent != nil {
+		if err := o.increment(ctx, a, src, &so); err != nil {
+			return nil, err
 		}
 	}
 	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
 	p := a.console.Watch(so.Counters)
-	res, err := pipeline.Backup(c.Context(), out, src, so)
+	res, err := pipeline.Backup(ctx, out, src, so)
 	took := p.Stop()
 	if err != nil {
-		return cli.Source(err)
+		return nil, err
 	}
 	if o.indexOut != "" {
 		if err := writeFile(o.indexOut, res.IndexJSON); err != nil {
-			return err
+			return nil, &cli.Error{Code: cli.ExitFailed, Err: err}
 		}
 	}
-	reportBackup(a, res, so.Counters, took, o.auditedBytes)
-	return a.done()
+	release(true)
+	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took, o.auditedBytes) }, nil
 }
 
-// increment makes the backup one on the backup in the file o.since, if what
-// tells the changes stands the audit.
+// increment makes the backup one on an earlier one, if what tells the changes
+// stands the audit.
 func (o *backupOptions) increment(ctx context.Context, a *app, src *pipeline.Source, so *stream.Options) error {
-	ix, err := pipeline.OpenParent(o.since)
-	if err != nil {
-		return err
-	}
+	ix := o.parent
 	if o.source.Name == "" && src.Name != ix.Opening.VMName() {
 		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
 	}
 	so.Parent = ix.Opening
 	detail := func(s string) { a.console.Detail("%s", s) }
-	if err := src.Since(ix, pipeline.SinceOptions{TrackBytes: int64(o.tracking.track), Detail: detail}); err != nil {
+	err := src.Since(ix, pipeline.SinceOptions{TrackBytes: int64(o.tracking.track), Detail: detail})
+	if err != nil {
 		return err
 	}
 	o.auditedBytes, err = stream.Audit(ctx, src.Disks, ix, stream.AuditOptions{
@@ -211,18 +306,23 @@ func writesItself(out any, files []string) bool {
 	return false
 }
 
-func reportBackup(a *app, res *stream.Result, n *stream.Counters, took time.Duration, auditedBytes int64) {
+// reportBackup tells what was written; snap is nil if it was made of streams.
+func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream.Counters, took time.Duration, auditedBytes int64) {
 	var stored int64
 	for _, d := range res.Index.Disks {
 		stored += d.StoredBytes
 	}
 	total := n.Total.Load()
-	a.console.Say("summary", cli.Event{
+	e := cli.Event{
 		"id": res.Opening.ID, "name": res.Opening.Name, "disks": len(res.Index.Disks), "files": len(res.Opening.Files),
 		"source_bytes": total, "stored_bytes": stored, "tar_bytes": res.TarBytes, "stream_bytes": res.OutBytes,
-		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": len(res.Warnings), "consistency": res.Opening.Consistency,
+		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": a.console.Warnings(), "consistency": res.Opening.Consistency,
 		"audited_bytes": auditedBytes,
-	}, "vmstream: backed up %s: %s of disks and files, %.0f %% zero, %s stream in %s", res.Opening.Name, cli.Bytes(total),
+	}
+	if snap != nil {
+		e["snapshot"], e["stall_seconds"], e["snapshot_seconds"] = snap.Provider, snap.Stall.Seconds(), snap.Lifetime().Seconds()
+	}
+	a.console.Say("summary", e, "vmstream: backed up %s: %s of disks and files, %.0f %% zero, %s stream in %s", res.Opening.Name, cli.Bytes(total),
 		cli.Percent(n.Zero.Load(), total), cli.Bytes(res.OutBytes), cli.Duration(took))
 }
 

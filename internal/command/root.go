@@ -68,7 +68,7 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	f.BoolVarP(&a.console.Quiet, "quiet", "q", false, "only warnings and errors")
 	f.BoolVarP(&a.console.Verbose, "verbose", "v", false, "tell more")
 	root.AddCommand(
-		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newVersion(a),
+		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newSnapshot(a), newVersion(a),
 	)
 	return root, a
 }
@@ -102,10 +102,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if errors.Is(err, cli.ErrWarnings) {
 		return cli.ExitWarnings
 	}
-	if cause := context.Cause(ctx); ctx.Err() != nil && cause != nil {
-		err = cause
-	}
-	code := cli.Code(err)
+	code, err := judge(ctx, err)
 	var coded *cli.Error
 	hint := ""
 	if errors.As(err, &coded) {
@@ -115,6 +112,14 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	}
 	a.console.Fail(err, code, hint)
 	return code
+}
+
+// judge returns the exit code of a run, and what it has failed of.
+func judge(ctx context.Context, err error) (int, error) {
+	if cause := context.Cause(ctx); err != nil && ctx.Err() != nil && cause != nil {
+		err = cause
+	}
+	return cli.Code(err), err
 }
 
 // isUsage reports if err is one of cobra's own about the command line, which

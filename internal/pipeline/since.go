@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -88,7 +89,7 @@ func (s *Source) Since(parent *stream.Index, o SinceOptions) error {
 		if was == nil {
 			continue
 		}
-		if err := s.sinceDisk(d, was, parent.Opening, o.Detail); err != nil {
+		if err := s.sinceDisk(i, was, parent.Opening, o.Detail); err != nil {
 			return fmt.Errorf("disk %s: %w", d.Record.Key, err)
 		}
 	}
@@ -111,22 +112,15 @@ func trackedBytes(parent *stream.Index, was *stream.Track) int64 {
 
 // sinceDisk finds what tells the changes of a disk, best first: who took the
 // snapshot, links above the content id that was backed up, digests of blocks.
-func (s *Source) sinceDisk(d *stream.Disk, was *stream.DiskRecord, parent *stream.Opening, detail func(string)) error {
-	if s.ChangesSince != nil {
-		c, err := s.ChangesSince(d, parent)
-		if err != nil {
-			return err
-		}
-		if c != nil {
-			d.Changes = c
-			return nil
-		}
-	}
-	c, why := changesAbove(d, was, parent)
+func (s *Source) sinceDisk(i int, was *stream.DiskRecord, parent *stream.Opening, detail func(string)) error {
+	d := &s.Disks[i]
+	c, why := s.changes(i, was, parent)
 	switch {
 	case why == nil:
 		d.Changes = c
 		return nil
+	case !errors.Is(why, disk.ErrMismatch) && !errors.Is(why, disk.ErrUnsupported):
+		return why
 	case d.Was == nil:
 		return fmt.Errorf("%w; a full backup is needed, with --track if nothing else can tell the changes of this disk", why)
 	case d.Record.TrackBytes != 0 && d.Record.TrackBytes != d.Was.BlockBytes:
@@ -135,6 +129,15 @@ func (s *Source) sinceDisk(d *stream.Disk, was *stream.DiskRecord, parent *strea
 	d.Compare = true
 	detail(fmt.Sprintf("disk %s: %v; all of it is read and compared with the digests in backup %s", d.Record.Key, why, parent.ID))
 	return nil
+}
+
+// changes returns what tells the changes of the i-th disk without reading it,
+// or why nothing can (disk.ErrMismatch, disk.ErrUnsupported).
+func (s *Source) changes(i int, was *stream.DiskRecord, parent *stream.Opening) (stream.Changes, error) {
+	if tell := s.Snapshot.Disks[i].Changes; tell != nil {
+		return tell(parent.ID)
+	}
+	return changesAbove(&s.Disks[i], was, parent)
 }
 
 // changesAbove returns what the links have that lie above what was backed up.

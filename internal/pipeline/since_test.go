@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vm/snapshot"
 )
 
 // oneRun says that everything but one range is unchanged.
@@ -40,7 +42,7 @@ func TestChangesSince(t *testing.T) {
 		}
 	}
 	write()
-	src, err := OpenSource(path, SourceOptions{})
+	src, err := OpenSource(t.Context(), path, SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,14 +63,14 @@ func TestChangesSince(t *testing.T) {
 		"it cannot tell":  {provider: true},
 		"nobody can tell": {},
 	} {
-		src, err := OpenSource(path, SourceOptions{})
+		src, err := OpenSource(t.Context(), path, SourceOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if c.provider {
-			src.ChangesSince = func(*stream.Disk, *stream.Opening) (stream.Changes, error) {
+			src.Snapshot.Disks[0].Changes = func(string) (snapshot.Runs, error) {
 				if c.told.Length == 0 {
-					return nil, nil
+					return nil, fmt.Errorf("it was not there: %w", disk.ErrMismatch)
 				}
 				return oneRun{c.told}, nil
 			}

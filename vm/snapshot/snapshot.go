@@ -62,6 +62,10 @@ type Request struct {
 	// it, whatever came of it, once Before has been called. Both may be nil.
 	Before, After func(context.Context) error
 
+	// Opened is asked about each disk once its files are open, before anything is
+	// changed: an error refuses it. It may be nil.
+	Opened func(key string, files []string) error
+
 	Warn   func(string) // takes what an operator should know
 	Detail func(string) // takes what only -v shows
 
@@ -138,7 +142,7 @@ type Snapshot struct {
 
 	entry    *Entry
 	mu       sync.Mutex
-	released bool
+	released time.Time // zero until then
 }
 
 // Check fails if the disks do not stand still any more: what has been read is
@@ -150,8 +154,15 @@ func (s *Snapshot) Check(ctx context.Context) error {
 	return s.OnCheck(ctx)
 }
 
-// Lifetime returns how long the snapshot has been there.
-func (s *Snapshot) Lifetime() time.Duration { return time.Since(s.Taken) }
+// Lifetime returns how long the snapshot has been there, or was.
+func (s *Snapshot) Lifetime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.released.IsZero() {
+		return s.released.Sub(s.Taken)
+	}
+	return time.Since(s.Taken)
+}
 
 // Release closes the disks and undoes the snapshot. done says that the backup
 // is complete: providers that keep track of changes begin anew then. The
@@ -160,10 +171,10 @@ func (s *Snapshot) Lifetime() time.Duration { return time.Since(s.Taken) }
 func (s *Snapshot) Release(ctx context.Context, done bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.released {
+	if !s.released.IsZero() {
 		return nil
 	}
-	s.released = true
+	defer func() { s.released = time.Now() }()
 	var errs []error
 	for i := range s.Disks {
 		if im := s.Disks[i].Image; im != nil {
@@ -196,10 +207,10 @@ func Take(ctx context.Context, p Provider, j *Journal, r *Request) (*Snapshot, e
 	}
 	s, err := p.Create(ctx, r, e)
 	if err != nil {
-		if e != nil {
-			err = errors.Join(err, e.Close())
+		if e == nil { // of what was opened, not of a snapshot
+			return nil, err
 		}
-		return nil, fmt.Errorf("snapshot (%s): %w", p.Name(), err)
+		return nil, fmt.Errorf("snapshot (%s): %w", p.Name(), errors.Join(err, e.Close()))
 	}
 	s.Provider, s.entry = p.Name(), e
 	if s.Taken.IsZero() {
