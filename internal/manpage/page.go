@@ -57,7 +57,7 @@ func Roff(c *cobra.Command) []byte {
 func variables(c *cobra.Command) string {
 	var names []string
 	add := func(f *pflag.Flag) {
-		if f.Name != "help" && !f.Hidden {
+		if f.Name != "help" && f.Name != "man" && f.Name != "version" && !f.Hidden {
 			names = append(names, `\fBVMSTREAM_`+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+`\fR`)
 		}
 	}
