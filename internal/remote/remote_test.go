@@ -123,7 +123,7 @@ func TestSendFetch(t *testing.T) {
 func TestSendFails(t *testing.T) {
 	kept := backup(t, "kept")
 	for name, c := range map[string]struct{ script, says string }{
-		"no connection": {`echo "Permission denied" >&2; exit 255`, "exit status 255: Permission denied"},
+		"no connection":         {`echo "Permission denied" >&2; exit 255`, "exit status 255: Permission denied"},
 		"reads all, then fails": {`cat > /dev/null; echo a; echo b >&2; exit 3`, "exit status 3: b"},
 		"goes away":             {`head -c 1000 > /dev/null; exit 1`, "exit status 1"},
 		"killed":                {`kill -9 $$`, "signal: killed"},
@@ -244,7 +244,9 @@ func TestHostileTar(t *testing.T) {
 	w := tar.NewWriter(&b)
 	for _, h := range []tar.Header{
 		{Name: "./", Typeflag: tar.TypeDir},
-		{Name: "./link", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}, {Name: "./sub/file", Typeflag: tar.TypeReg}, {Name: "./file", Typeflag: tar.TypeReg, Mode: 0o4777},
+		{Name: "./link", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"},
+		{Name: "./sub/file", Typeflag: tar.TypeReg},
+		{Name: "./file", Typeflag: tar.TypeReg, Mode: 0o4777},
 	} {
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
