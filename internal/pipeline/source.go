@@ -42,6 +42,7 @@ type Source struct {
 	Consistency stream.Consistency
 	Disks       []stream.Disk
 	Files       []stream.File
+	RawDisks    bool // the product of the configuration, ESX 2.x, takes raw disks
 }
 
 // Close closes the disks.
@@ -149,6 +150,7 @@ func (s *Source) openVM(path string, o *SourceOptions) error {
 	if s.Name == "" {
 		s.Name = m.Name
 	}
+	s.RawDisks = len(m.Disks) > 0 && m.Disks[0].Raw
 	s.Consistency = stream.PoweredOff
 	if len(m.InUse) > 0 {
 		if !o.AllowInUse {
