@@ -29,6 +29,11 @@ type AddOptions struct {
 	// disks take no part in snapshots, and redo logs of nonpersistent ones are
 	// dropped: both are refused.
 	Mode string
+
+	// Announce is told the path of the new top and its link id right before
+	// anything is made: who keeps a record can tell the level from then on. An
+	// error of it ends Add. It may be nil.
+	Announce func(path string, linkID uint32) error
 }
 
 // Added is what Add has made.
@@ -38,6 +43,7 @@ type Added struct {
 	Level  int      // of the new top
 	Files  []string // that were created
 	ESX2   bool     // named as ESX 2.x does it
+	LinkID uint32   // noted in the new level; see [vmdk.COWDSpec]
 }
 
 // Add puts a new redo log over the top of the disk of which path is a level.
@@ -60,7 +66,7 @@ func Add(ctx context.Context, path string, o AddOptions) (*Added, error) {
 	}
 	defer unlock()
 	if j != nil {
-		if done, err := j.resumeAdd(&o.Options); done != nil || err != nil {
+		if done, err := j.resumeAdd(&o); done != nil || err != nil {
 			return done, err
 		}
 	}
@@ -75,9 +81,16 @@ func Add(ctx context.Context, path string, o AddOptions) (*Added, error) {
 		return nil, err
 	}
 	if c.esx2 {
-		return c.addRedo(&o.Options)
+		return c.addRedo(&o)
 	}
-	return c.addDelta(&o.Options)
+	return c.addDelta(&o)
+}
+
+func (o *AddOptions) announce(path string, linkID uint32) error {
+	if o.Announce == nil {
+		return nil
+	}
+	return o.Announce(path, linkID)
 }
 
 func (o *AddOptions) checkMode(path string) error {
@@ -194,21 +207,24 @@ func (c *chain) openLevel(i int, o *Options) (*vmdk.Disk, error) {
 }
 
 // addRedo adds a level by name.
-func (c *chain) addRedo(o *Options) (*Added, error) {
+func (c *chain) addRedo(o *AddOptions) (*Added, error) {
 	top := c.top().path
 	st, err := os.Stat(c.levels[0].path)
 	if err != nil {
 		return nil, err
 	}
 	path := top + redoSuffix
-	spec := vmdk.COWDSpec{SizeBytes: st.Size(), ParentName: filepath.Base(top)}
+	spec := vmdk.COWDSpec{SizeBytes: st.Size(), ParentName: filepath.Base(top), LinkID: newCID()}
+	if err := o.announce(path, spec.LinkID); err != nil {
+		return nil, err
+	}
 	if err := createCOWD(o.FS, path, top, spec); err != nil {
 		return nil, err
 	}
 	if err := o.Switch(top, path); err != nil {
 		return nil, err
 	}
-	return &Added{Path: path, Parent: top, Level: len(c.levels), Files: []string{path}, ESX2: true}, nil
+	return &Added{Path: path, Parent: top, Level: len(c.levels), Files: []string{path}, ESX2: true, LinkID: spec.LinkID}, nil
 }
 
 func createCOWD(fsys FS, path, like string, spec vmdk.COWDSpec) error {
@@ -222,7 +238,7 @@ func createCOWD(fsys FS, path, like string, spec vmdk.COWDSpec) error {
 }
 
 // addDelta adds a level with a descriptor: extent first, descriptor last.
-func (c *chain) addDelta(o *Options) (*Added, error) {
+func (c *chain) addDelta(o *AddOptions) (*Added, error) {
 	top := c.top()
 	d := top.desc.Descriptor
 	if size := d.Sectors() * disk.SectorSize; size > vmdk.MaxCOWDBytes {
@@ -237,6 +253,10 @@ func (c *chain) addDelta(o *Options) (*Added, error) {
 	if err != nil {
 		return nil, err
 	}
+	spec := vmdk.COWDSpec{SizeBytes: d.Sectors() * disk.SectorSize, LinkID: newCID()}
+	if err := o.announce(path, spec.LinkID); err != nil {
+		return nil, err
+	}
 	j, err := newJournal(OpAdd, phaseSwitch, c, top, top, nil)
 	if err != nil {
 		return nil, err
@@ -247,24 +267,24 @@ func (c *chain) addDelta(o *Options) (*Added, error) {
 	if err := j.put(o.FS, phaseSwitch); err != nil {
 		return nil, err
 	}
-	if err := createCOWD(o.FS, extent, top.path, vmdk.COWDSpec{SizeBytes: d.Sectors() * disk.SectorSize}); err != nil {
+	if err := createCOWD(o.FS, extent, top.path, spec); err != nil {
 		return nil, err
 	}
 	if err := writeFile(o.FS, path, top.path, func(f File) error { return writeAll(f, text) }); err != nil {
 		return nil, err
 	}
-	return j.finishAdd(len(c.levels), o)
+	return j.finishAdd(len(c.levels), spec.LinkID, &o.Options)
 }
 
 // finishAdd makes the configuration name the new top.
-func (j *journal) finishAdd(level int, o *Options) (*Added, error) {
+func (j *journal) finishAdd(level int, linkID uint32, o *Options) (*Added, error) {
 	if err := o.Switch(j.parent(), j.child()); err != nil {
 		return nil, err
 	}
 	if err := j.end(o.FS); err != nil {
 		return nil, err
 	}
-	return &Added{Path: j.child(), Parent: j.parent(), Level: level, Files: []string{j.abs(j.Files[0]), j.child()}}, nil
+	return &Added{Path: j.child(), Parent: j.parent(), Level: level, Files: []string{j.abs(j.Files[0]), j.child()}, LinkID: linkID}, nil
 }
 
 // deltaDescriptor returns the descriptor of a new delta, as ESX writes it.
@@ -311,11 +331,11 @@ func freeDelta(top string) (string, error) {
 
 // resumeAdd ends an addition that was interrupted. It returns nil if nothing
 // is left of it.
-func (j *journal) resumeAdd(o *Options) (*Added, error) {
+func (j *journal) resumeAdd(o *AddOptions) (*Added, error) {
 	if exists(j.child()) {
-		c, err := findChain(j.child(), o)
+		c, err := findChain(j.child(), &o.Options)
 		if err == nil {
-			return j.finishAdd(c.named, o)
+			return j.carryOnAdd(c.named, o)
 		}
 		if !errors.Is(err, disk.ErrMismatch) {
 			return nil, err
@@ -339,6 +359,18 @@ func (j *journal) resumeAdd(o *Options) (*Added, error) {
 		return nil, err
 	}
 	return nil, j.end(o.FS)
+}
+
+// carryOnAdd ends an addition of which all files are there.
+func (j *journal) carryOnAdd(level int, o *AddOptions) (*Added, error) {
+	s, err := extentState(j.abs(j.Files[0]))
+	if err != nil {
+		return nil, err
+	}
+	if err := o.announce(j.child(), s.LinkID); err != nil {
+		return nil, err
+	}
+	return j.finishAdd(level, s.LinkID, &o.Options)
 }
 
 // checkEmpty refuses a delta that has been written to.

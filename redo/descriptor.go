@@ -15,7 +15,7 @@ import (
 )
 
 // unwritten is the content id of a link that was created and never written.
-const unwritten uint32 = 0xfffffffe
+const unwritten = vmdk.Unwritten
 
 // newCID returns a random content id that means nothing special.
 func newCID() uint32 {

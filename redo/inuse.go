@@ -34,6 +34,23 @@ func checkUse(s sharing, paths ...string) error {
 	return nil
 }
 
+// CheckWriters returns an error (disk.ErrInUse) if one of the files seems to be
+// open for writing: there is a lock of a VMware product beside it, or a process of
+// this host has it open so. Who only reads is let be. Devices and file systems
+// that know neither leases nor locks cannot be told about.
+func CheckWriters(paths ...string) error { return checkUse(readersAllowed, paths...) }
+
+// CheckOpen returns an error (disk.ErrInUse) if another process of this host, or
+// this one, has one of the files open in any way. Locks beside it do not count.
+func CheckOpen(paths ...string) error {
+	for _, p := range paths {
+		if why := openByOthers(p, exclusive); why != "" {
+			return inUse(p, why)
+		}
+	}
+	return nil
+}
+
 func inUse(path, why string) error {
 	return &disk.FormatError{
 		File: path, Offset: -1, Err: disk.ErrInUse,

@@ -223,6 +223,21 @@ type Pending struct {
 	Parent    string
 }
 
+// FindPending returns the operation on the disk at path that has not ended, nil
+// if there is none. path need not exist any more.
+func FindPending(path string, o Options) (*Pending, error) {
+	o.fill()
+	j, err := journalOf(path, &o)
+	if j == nil || err != nil {
+		return nil, err
+	}
+	return j.pending(), nil
+}
+
+func (j *journal) pending() *Pending {
+	return &Pending{Operation: j.Operation, Journal: j.path, Child: j.child(), Parent: j.parent()}
+}
+
 // findJournal returns the journal that speaks of the file at path, nil if there is none.
 func findJournal(path string, o *Options) (*journal, error) {
 	dir := filepath.Dir(path)

@@ -33,6 +33,9 @@ type Level struct {
 	CID       uint32 // 0 without a descriptor
 	ParentCID uint32 // vmdk.NoParent without a parent or descriptor
 
+	// LinkID is what Add has noted in the level; 0 if it was made otherwise.
+	LinkID uint32
+
 	// Dirty says that the header of an extent asks for a check: its last writer
 	// did not close it.
 	Dirty bool
@@ -72,7 +75,7 @@ func List(ctx context.Context, path string, o Options) (*Chain, error) {
 	}
 	out := &Chain{Path: c.top().path, ESX2: c.esx2, Branches: c.branches}
 	if j != nil {
-		out.Pending = &Pending{Operation: j.Operation, Journal: j.path, Child: j.child(), Parent: j.parent()}
+		out.Pending = j.pending()
 	}
 	for i := range c.levels {
 		l, err := c.describe(ctx, i, &o)
@@ -141,6 +144,9 @@ func (c *chain) describe(ctx context.Context, i int, o *Options) (l *Level, err 
 			return nil, err
 		}
 		l.Dirty = l.Dirty || s.Dirty()
+		if s.LinkID != 0 {
+			l.LinkID = s.LinkID
+		}
 	}
 	return l, nil
 }

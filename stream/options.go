@@ -3,6 +3,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,11 @@ type Options struct {
 	Workers     int   // 0: one for each processor
 	MemoryBytes int64 // bound of the buffers; 0: DefaultMemoryBytes
 	Counters    *Counters
-	Warn        func(string) // takes what does not break the stream; may be nil
+	// Confirm is asked once all sources have been read, before anything is written
+	// that proves the stream whole: an error means that there is no backup. It
+	// may be nil.
+	Confirm func(context.Context) error
+	Warn    func(string) // takes what does not break the stream; may be nil
 }
 
 // Disk is a disk to write.

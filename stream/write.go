@@ -157,6 +157,11 @@ func (w *streamWriter) run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
+	if w.opt.Confirm != nil {
+		if err := w.opt.Confirm(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return w.finish()
 }
 

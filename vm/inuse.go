@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -40,6 +41,18 @@ func (f *fileFinder) findUse(stem string) {
 			f.vm.InUse = append(f.vm.InUse, oneLine("memory file "+filepath.Join(f.dir, memory)))
 		}
 	}
+}
+
+// StartedSince returns the reasons in InUse that were not there earlier: the
+// machine has been started since.
+func (vm *VM) StartedSince(earlier []string) []string {
+	var out []string
+	for _, why := range vm.InUse {
+		if !slices.Contains(earlier, why) {
+			out = append(out, why)
+		}
+	}
+	return out
 }
 
 func useReason(path string) string {

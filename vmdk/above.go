@@ -10,9 +10,34 @@ import (
 	"github.com/vmstream/vmstream/disk"
 )
 
+// Unwritten is the CID of a link that was created and not written to. It does
+// not tell one content from another.
+const Unwritten uint32 = 0xfffffffe
+
 // HasContentID reports if the link has a CID that tells its content from what
-// it was before: it has a descriptor.
-func (l *LinkInfo) HasContentID() bool { return l.CID != 0 }
+// it was before: it has a descriptor, or lies below a redo log that notes one.
+func (l *LinkInfo) HasContentID() bool { return l.CID != 0 && l.CID != Unwritten }
+
+// ContentID returns the id of the disk's content, 0 if it has none. What lies
+// under links that nothing was written to has the same content as they.
+func (d *Disk) ContentID() (uint32, error) {
+	for _, l := range d.links {
+		if info := l.Info(); info.HasContentID() {
+			return info.CID, nil
+		} else if info.CID != Unwritten {
+			return 0, nil
+		}
+		for r, err := range l.Runs(0, l.Size()) {
+			if err != nil {
+				return 0, err
+			}
+			if r.Kind != disk.Parent {
+				return 0, nil
+			}
+		}
+	}
+	return 0, nil
+}
 
 // Above returns the content of the n topmost links of the chain alone: runs of
 // kind Parent are where none of them has anything. It is part of d, which has

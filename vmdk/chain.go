@@ -178,6 +178,7 @@ func (op *opener) openRedoLinks(path string) ([]*Link, error) {
 		if err := checkCapacities(links[i], links[i+1]); err != nil {
 			return links, err
 		}
+		links[i+1].info.CID = links[i].cowd.linkID
 	}
 	return links, nil
 }

@@ -34,6 +34,7 @@ type cowdHeader struct {
 	cylinders, heads, spt                                           uint32 // of a root only
 	parentName                                                      string // of a child only; mostly empty
 	unclean                                                         bool
+	linkID                                                          uint32 // see COWDSpec
 }
 
 func parseCOWDHeader(b *[cowdHeaderSize]byte) cowdHeader {
@@ -41,7 +42,7 @@ func parseCOWDHeader(b *[cowdHeaderSize]byte) cowdHeader {
 	h := cowdHeader{
 		version: u32(4), flags: u32(8), sectors: u32(12), grain: u32(16),
 		gdOffset: u32(20), gdEntries: u32(24), freeSector: u32(28),
-		unclean: u32(cowdUnclean) != 0,
+		unclean: u32(cowdUnclean) != 0, linkID: linkID(b[:]),
 	}
 	// Geometry and name lie at the same place and no flag tells which it is:
 	// the first byte of a name is printable. A printable low byte of the

@@ -3,10 +3,13 @@
 package vmdk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
+	"strings"
 
 	"github.com/vmstream/vmstream/disk"
 )
@@ -20,6 +23,8 @@ const (
 	cowdFlags = 3
 
 	cowdFreeSector      = 28
+	cowdDescription     = 1124
+	cowdDescriptionSize = 512
 	cowdGeneration      = 1060
 	cowdSavedGeneration = 1636
 
@@ -40,6 +45,28 @@ type COWDSpec struct {
 	// Geometry goes into the header of a disk without a parent, where the name
 	// of the parent would be.
 	Geometry Geometry
+
+	// LinkID, if it is not 0, is noted in the description, a text that no product
+	// reads. It is to be random, and is a content id of what is below the new
+	// extent, for chains in which nothing else has one.
+	LinkID uint32
+}
+
+// linkIDText is how a link id is noted.
+const linkIDText = "vmstream link id "
+
+// linkID returns the link id in a header, 0 if there is none.
+func linkID(header []byte) uint32 {
+	text, _, _ := bytes.Cut(header[cowdDescription:cowdDescription+cowdDescriptionSize], []byte{0})
+	digits, ok := strings.CutPrefix(string(text), linkIDText)
+	if !ok || len(digits) != 8 {
+		return 0
+	}
+	id, err := strconv.ParseUint(digits, 16, 32)
+	if err != nil || uint32(id) == NoParent {
+		return 0
+	}
+	return uint32(id)
 }
 
 // ExtentFile is a file that an extent is written to. *os.File is one.
@@ -103,6 +130,9 @@ func (s *COWDSpec) header() ([]byte, error) {
 		binary.LittleEndian.PutUint32(b[4+4*i:], uint32(v))
 	}
 	copy(b[cowdParentName:], s.ParentName)
+	if s.LinkID != 0 {
+		copy(b[cowdDescription:], fmt.Sprintf("%s%08x", linkIDText, s.LinkID))
+	}
 	if g := s.Geometry; !g.IsZero() {
 		for i, v := range []uint32{g.Cylinders, g.Heads, g.Sectors} {
 			binary.LittleEndian.PutUint32(b[cowdParentName+4*i:], v)
@@ -134,6 +164,7 @@ type ExtentState struct {
 	// Generation and SavedGeneration are of COWD extents. They differ after an
 	// unclean shutdown; products of ESX 3 and later leave both 0.
 	Generation, SavedGeneration uint32
+	LinkID                      uint32 // see [COWDSpec]; 0 if there is none
 }
 
 // Dirty reports if the metadata asks for a check.
@@ -160,7 +191,7 @@ func ReadExtentState(r io.ReaderAt) (ExtentState, error) {
 	case kind == kindCOWD && n == len(b):
 		return ExtentState{
 			Type: ExtentVMFSSparse, UncleanShutdown: u32(cowdUnclean) != 0,
-			Generation: u32(cowdGeneration), SavedGeneration: u32(cowdSavedGeneration),
+			Generation: u32(cowdGeneration), SavedGeneration: u32(cowdSavedGeneration), LinkID: linkID(b),
 		}, nil
 	}
 	return ExtentState{}, nil

@@ -3,9 +3,11 @@
 package command
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,25 +130,45 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 	if err != nil {
 		return err
 	}
+	var parent *stream.Index
+	if o.since != "" {
+		if parent, err = pipeline.OpenParent(o.since); err != nil {
+			return cli.Source(err)
+		}
+		so.Parent, o.source.Snapshot.ParentID = parent.Opening, parent.ID
+	}
 	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
-	src, err := pipeline.OpenSource(path, o.source)
+	o.source.Snapshot.BackupID = so.ID
+	o.source.Snapshot.Detail = func(s string) { a.console.Detail("%s", s) }
+	o.source.Snapshot.Opened = func(key string, files []string) error {
+		if writesItself(out, files) {
+			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", key))
+		}
+		return nil
+	}
+	src, err := pipeline.OpenSource(c.Context(), path, o.source)
 	if err != nil {
 		return cli.Source(err)
 	}
-	defer src.Close()
-	for i := range src.Disks {
-		if d, ok := src.Disks[i].Image.(*vmdk.Disk); ok && writesItself(out, d.Info().Files) {
-			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", src.Disks[i].Record.Key))
+	return o.write(c.Context(), a, out, src, so)
+}
+
+// write writes the stream and releases the source, on every way out.
+func (o *backupOptions) write(ctx context.Context, a *app, out io.Writer, src *pipeline.Source, so stream.Options) error {
+	release := func(done bool) {
+		if err := src.Release(ctx, done); err != nil {
+			a.console.Warn(err.Error())
 		}
 	}
-	if o.since != "" {
-		if err := o.increment(src, &so); err != nil {
+	defer release(false) // nothing is left to do behind a release
+	if so.Parent != nil {
+		if err := o.increment(src, so.Parent); err != nil {
 			return cli.Source(err)
 		}
 	}
 	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
 	p := a.console.Watch(so.Counters)
-	res, err := pipeline.Backup(c.Context(), out, src, so)
+	res, err := pipeline.Backup(ctx, out, src, so)
 	took := p.Stop()
 	if err != nil {
 		return cli.Source(err)
@@ -156,21 +178,17 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 			return err
 		}
 	}
+	release(true)
 	reportBackup(a, res, so.Counters, took)
 	return a.done()
 }
 
-// increment makes the backup one on the backup in the file o.since.
-func (o *backupOptions) increment(src *pipeline.Source, so *stream.Options) error {
-	ix, err := pipeline.OpenParent(o.since)
-	if err != nil {
-		return err
+// increment makes the backup one on an earlier one.
+func (o *backupOptions) increment(src *pipeline.Source, parent *stream.Opening) error {
+	if o.source.Name == "" && src.Name != parent.VMName() {
+		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", parent.ID, o.since, parent.VMName(), src.Name, disk.ErrMismatch, parent.VMName())
 	}
-	if o.source.Name == "" && src.Name != ix.Opening.VMName() {
-		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
-	}
-	so.Parent = ix.Opening
-	return src.Since(ix.Opening)
+	return src.Since(parent)
 }
 
 // writesItself reports if out is one of the files.

@@ -12,11 +12,14 @@ import (
 
 // Backup writes src to w as o says. Name and Consistency come from the source
 // unless o has them.
+// The stream is no backup if the disks have not stood still: see
+// [snapshot.Snapshot.Check].
 func Backup(ctx context.Context, w io.Writer, src *Source, o stream.Options) (*stream.Result, error) {
 	o.Name = src.Name
 	if o.Consistency == "" {
 		o.Consistency = src.Consistency
 	}
+	o.Confirm = src.Snapshot.Check
 	return stream.Write(ctx, &cancelWriter{ctx: ctx, w: w}, src.Disks, src.Files, o)
 }
 

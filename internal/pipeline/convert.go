@@ -54,7 +54,7 @@ func Convert(ctx context.Context, path string, o ConvertOptions) (*Converted, er
 	if o.Counters == nil {
 		o.Counters = new(stream.Counters)
 	}
-	src, err := OpenDisk(path, o.Source)
+	src, err := OpenDisk(ctx, path, o.Source)
 	if err != nil {
 		return nil, err
 	}

@@ -36,9 +36,6 @@ type ExportOptions struct {
 	Force       bool   // existing files are replaced one by one
 	IgnoreSpace bool   // do not ask for free space first
 
-	// Confirm is called when all has been read; an error is one of the source.
-	Confirm func(context.Context) error
-
 	Counters *stream.Counters
 	Warn     func(string)
 }
@@ -76,10 +73,8 @@ func Export(ctx context.Context, src *Source, o ExportOptions) ([]string, error)
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	if o.Confirm != nil {
-		if err := o.Confirm(ctx); err != nil {
-			return nil, err
-		}
+	if err := src.Snapshot.Check(ctx); err != nil {
+		return nil, err
 	}
 	return e.commit(ctx)
 }

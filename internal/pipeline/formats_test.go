@@ -67,7 +67,7 @@ func sameDisk(tb testing.TB, format, path, raw, what string) {
 // to be what the raw file is for QEMU. Nothing but a pipe is between the two.
 func throughStream(t *testing.T, path, raw, codec string, extentBytes int64, formats ...vmdk.Format) {
 	t.Helper()
-	src, err := OpenSource(path, SourceOptions{})
+	src, err := OpenSource(t.Context(), path, SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func streamOptions(c string) stream.Options {
 // backup streams what is at path.
 func backup(tb testing.TB, path string, o stream.Options) []byte {
 	tb.Helper()
-	src, err := OpenSource(path, SourceOptions{})
+	src, err := OpenSource(tb.Context(), path, SourceOptions{})
 	if err != nil {
 		tb.Fatal(err)
 	}

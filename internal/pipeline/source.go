@@ -5,61 +5,88 @@
 package pipeline
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vm"
+	"github.com/vmstream/vmstream/vm/snapshot"
 	"github.com/vmstream/vmstream/vmdk"
 )
-
-// LoneDiskKey is the key of a disk that was named without a VM.
-const LoneDiskKey = "disk"
 
 // SourceOptions say what is opened, and how.
 type SourceOptions struct {
 	Format       vmdk.SourceFormat // of a disk named alone
 	AllowOutside bool              // a VM may have disks anywhere, and disks their files
 	PadShort     bool              // short flat files, and sizes that are no whole sectors, are filled up
-	AllowInUse   bool              // also a VM that seems to be running
+	AllowInUse   bool              // also what seems to be in use
 	NoLogs       bool
+	Copy         vm.CopyKind // the directory of a VM is a copy that may lack disks
 	Disks        []string // keys of the disks to take; all if empty
 	Name         string   // in place of the VM's own
 	Warn         func(string)
+
+	Snapshot SnapshotOptions
 }
 
-// Source is a VM, or a disk alone, opened for reading.
+// SnapshotOptions say how the disks are made to stand still. The zero value
+// takes files as they are.
+type SnapshotOptions struct {
+	Provider snapshot.Provider
+	Journal  *snapshot.Journal // nil for a provider that leaves nothing behind
+
+	BackupID, ParentID string
+
+	// These are as in [snapshot.Request].
+	Before, After func(context.Context) error
+	Opened        func(key string, files []string) error
+	Detail        func(string)
+}
+
+// Source is a VM, or a disk alone, opened for reading. It has to be released
+// or closed.
 type Source struct {
 	Name        string
 	Consistency stream.Consistency
 	Disks       []stream.Disk
 	Files       []stream.File
 	RawDisks    bool // the product of the configuration, ESX 2.x, takes raw disks
+
+	// Snapshot has the disks as their provider sees them, in the order of Disks.
+	Snapshot *snapshot.Snapshot
 }
 
-// Close closes the disks.
-func (s *Source) Close() error {
-	var errs []error
-	for _, d := range s.Disks {
-		errs = append(errs, d.Image.Close())
+// releaseTime bounds how long a snapshot is undone.
+const releaseTime = 30 * time.Minute
+
+// Release closes the disks and undoes the snapshot, also if ctx is over. done
+// says that the backup is complete. Further calls do nothing.
+func (s *Source) Release(ctx context.Context, done bool) error {
+	if s.Snapshot == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	return s.Snapshot.Release(ctx, done)
 }
+
+// Close is Release for what is not a backup, or none that was completed.
+func (s *Source) Close() error { return s.Release(context.Background(), false) }
 
 // OpenSource opens a VM, named by its configuration or by a directory with just
 // one, or a disk.
-func OpenSource(path string, o SourceOptions) (*Source, error) {
-	if o.Warn == nil {
-		o.Warn = func(string) {}
-	}
+func OpenSource(ctx context.Context, path string, o SourceOptions) (*Source, error) {
+	o.fill()
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -69,32 +96,28 @@ func OpenSource(path string, o SourceOptions) (*Source, error) {
 			return nil, err
 		}
 	}
-	s := &Source{Name: o.Name}
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".vmx", ".cfg":
-		err = s.openVM(path, &o)
+		return openVM(ctx, path, &o)
 	default:
-		err = s.openDisk(path, &o)
+		return openDisk(ctx, path, &o)
 	}
-	if err == nil && !stream.ValidName(s.Name) {
-		err = fmt.Errorf("%q is no name for a directory; choose one with --name", s.Name)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
 }
 
-// OpenDisk opens a disk alone, whatever it is called.
-func OpenDisk(path string, o SourceOptions) (*Source, error) {
+// OpenDisk opens a disk alone, whatever it is called and whoever uses it.
+func OpenDisk(ctx context.Context, path string, o SourceOptions) (*Source, error) {
+	o.fill()
+	o.AllowInUse = true
+	return openDisk(ctx, path, &o)
+}
+
+func (o *SourceOptions) fill() {
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
-	s := &Source{Name: o.Name}
-	if err := s.openDisk(path, &o); err != nil {
-		return nil, errors.Join(err, s.Close())
+	if o.Snapshot.Provider == nil {
+		o.Snapshot.Provider = snapshot.None{}
 	}
-	return s, nil
 }
 
 func configurationIn(dir string) (string, error) {
@@ -117,77 +140,82 @@ func configurationIn(dir string) (string, error) {
 
 var escapeGlob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace
 
+// request returns what is asked of the provider.
+func (o *SourceOptions) request(path string, m *vm.VM) *snapshot.Request {
+	n := &o.Snapshot
+	return &snapshot.Request{
+		BackupID: n.BackupID, ParentID: n.ParentID, Path: path, VM: m, Disks: o.Disks,
+		Open:       vmdk.Options{AllowOutside: o.AllowOutside, PadShort: o.PadShort, Warn: o.Warn},
+		AllowInUse: o.AllowInUse, Before: n.Before, After: n.After, Opened: n.Opened, Warn: o.Warn, Detail: n.Detail,
+	}
+}
+
+// take makes the snapshot and the records of its disks, whose descriptors get
+// the names that file tells.
+func (s *Source) take(ctx context.Context, o *SourceOptions, r *snapshot.Request, file func(*snapshot.Disk) string) (err error) {
+	if s.Snapshot, err = snapshot.Take(ctx, o.Snapshot.Provider, o.Snapshot.Journal, r); err != nil {
+		return err
+	}
+	s.Consistency = stream.Consistency(s.Snapshot.Consistency)
+	for i := range s.Snapshot.Disks {
+		d := &s.Snapshot.Disks[i]
+		s.Disks = append(s.Disks, stream.Disk{Record: record(d, file(d)), Image: d.Image})
+	}
+	return nil
+}
+
+func checkName(name string) error {
+	if !stream.ValidName(name) {
+		return fmt.Errorf("%q is no name for a directory; choose one with --name", name)
+	}
+	return nil
+}
+
 // openDisk opens a disk as a VM with one disk and nothing else.
-func (s *Source) openDisk(path string, o *SourceOptions) error {
+func openDisk(ctx context.Context, path string, o *SourceOptions) (*Source, error) {
 	base := filepath.Base(path)
 	stem := strings.TrimSuffix(base, filepath.Ext(base))
+	s := &Source{Name: o.Name}
 	if s.Name == "" {
 		s.Name = vm.SafeName(stem)
 	}
-	if len(o.Disks) > 0 && !slices.Equal(o.Disks, []string{LoneDiskKey}) {
-		return fmt.Errorf("a disk alone has the key %q: %w", LoneDiskKey, errNoDisk)
+	if err := checkName(s.Name); err != nil {
+		return nil, err
 	}
-	s.Consistency = stream.Crash
-	return s.add(diskSource{key: LoneDiskKey, path: path, name: base, file: vm.SafeName(stem) + ".vmdk", format: o.Format}, o)
+	r := o.request(path, nil)
+	r.Open.Format = o.Format
+	return s, s.take(ctx, o, r, func(*snapshot.Disk) string { return vm.SafeName(stem) + ".vmdk" })
 }
 
-var errNoDisk = fmt.Errorf("no such disk: %w", fs.ErrNotExist)
-
-func (s *Source) openVM(path string, o *SourceOptions) error {
-	load := vm.LoadOptions{NoLogs: o.NoLogs}
+func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error) {
+	load := vm.LoadOptions{NoLogs: o.NoLogs, Copy: o.Copy}
 	if !o.AllowOutside {
-		// Who can write a configuration must not get every file that we can
-		// read. Disks on other datastores are where ESX has them.
-		load.Roots = []string{"/vmfs/volumes"}
+		load.Roots = vm.DefaultRoots()
 	}
 	m, err := vm.Load(path, load)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, w := range m.Warnings {
 		o.Warn(w)
 	}
+	s := &Source{Name: o.Name, RawDisks: m.RawDisks}
 	if s.Name == "" {
 		s.Name = m.Name
 	}
-	s.RawDisks = len(m.Disks) > 0 && m.Disks[0].Raw
-	s.Consistency = stream.PoweredOff
-	if len(m.InUse) > 0 {
-		if !o.AllowInUse {
-			return fmt.Errorf("%s: the VM seems to be running (%s): %w; power it off or use a snapshot, or say --allow-in-use if these are leftovers", path, strings.Join(m.InUse, ", "), disk.ErrInUse)
-		}
-		s.Consistency = stream.Crash
+	if err := checkName(s.Name); err != nil {
+		return nil, err
 	}
-	for _, key := range o.Disks {
-		if !slices.ContainsFunc(m.Disks, func(d vm.Disk) bool { return d.Key == key }) {
-			return fmt.Errorf("%s: disk %s: %w", path, key, errNoDisk)
-		}
-	}
-	files := fileNames{}
+	names := fileNames{}
 	for i := range m.Files {
-		s.Files = append(s.Files, fileOf(&m.Files[i]))
-		files.take(m.Files[i].Name)
+		f, err := fileOf(&m.Files[i])
+		if err != nil {
+			return nil, err
+		}
+		s.Files = append(s.Files, f)
+		names.take(m.Files[i].Name)
 	}
-	for i := range m.Disks {
-		d := &m.Disks[i]
-		if len(o.Disks) > 0 && !slices.Contains(o.Disks, d.Key) {
-			continue
-		}
-		src := diskSource{
-			key: d.Key, path: d.Path, name: d.File.Written, adapter: d.Adapter, mode: d.ModeWritten,
-			file: files.disk(d.File.Base, d.Key), role: vmdk.RoleConfigured,
-		}
-		switch {
-		case d.RedoLogs > 0:
-			src.path, src.redo = d.TopPath, true
-		case d.Raw:
-			src.format = vmdk.SourceRaw
-		}
-		if err := s.add(src, o); err != nil {
-			return fmt.Errorf("disk %s: %w", d.Key, err)
-		}
-	}
-	return nil
+	return s, s.take(ctx, o, o.request(path, m), func(d *snapshot.Disk) string { return names.disk(d.Base, d.Key) })
 }
 
 // fileNames hands out names for the members of a stream, each once.
@@ -234,50 +262,20 @@ func extentOf(name, stem string) bool {
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
-// diskSource is a disk to open.
-type diskSource struct {
-	key, path     string
-	name          string // as the configuration or the operator has it
-	file          string // descriptor in the stream
-	adapter, mode string // of the configuration
-	format        vmdk.SourceFormat
-	role          vmdk.Role
-	redo          bool // the top of a chain of ESX 2.x
-}
-
-func (s *Source) add(src diskSource, o *SourceOptions) error {
-	opt := vmdk.Options{Format: src.format, Role: src.role, AllowOutside: o.AllowOutside, PadShort: o.PadShort, Warn: o.Warn}
-	open := vmdk.Open
-	if src.redo {
-		open = vmdk.OpenRedo
-	}
-	im, err := open(src.path, opt)
-	if err != nil {
-		return err
-	}
-	if im.Size()%disk.SectorSize != 0 && !o.PadShort || im.Size() == 0 {
-		return errors.Join(&disk.FormatError{
-			File: src.path, Offset: -1, Err: disk.ErrUnsupported,
-			Detail: fmt.Sprintf("its size of %d bytes is not a whole number of sectors; --pad-short fills up the last one", im.Size()),
-		}, im.Close())
-	}
-	s.Disks = append(s.Disks, stream.Disk{Record: record(&src, im.Info()), Image: im})
-	return nil
-}
-
 // maxEntries is how many further entries of a disk data base are kept: no
 // product writes more than a few.
 const maxEntries = 32
 
 // record describes a disk for the opening record.
-func record(src *diskSource, info vmdk.Info) stream.DiskRecord {
+func record(d *snapshot.Disk, file string) stream.DiskRecord {
+	info := &d.Info
 	r := stream.DiskRecord{
-		Key: src.key, File: src.file, Mode: src.mode,
+		Key: d.Key, File: file, Mode: d.Mode,
 		Adapter: info.Adapter, Geometry: info.Geometry, HWVersion: info.HWVersion, UUID: info.UUID,
-		Source: stream.SourceRecord{Kind: info.Kind, Path: absolute(src.path), Name: src.name},
+		Source: stream.SourceRecord{Kind: info.Kind, Path: absolute(d.Path), Name: d.Name},
 	}
 	if r.Adapter == "" {
-		r.Adapter = src.adapter
+		r.Adapter = d.Adapter
 	}
 	r.Adapter = descriptorAdapter(r.Adapter)
 	if !plain(r.UUID) {
@@ -340,14 +338,17 @@ func absolute(path string) string {
 	return path
 }
 
-// fileOf makes a file of a VM readable for the stream.
-func fileOf(f *vm.File) stream.File {
+// fileOf makes a file of a VM readable for the stream. What tells the names of
+// disks is read at once: a snapshot may change it.
+func fileOf(f *vm.File) (stream.File, error) {
 	out := stream.File{Record: stream.FileRecord{Name: f.Name, Kind: string(f.Kind)}, Mode: 0o600}
+	size := int64(0)
 	if st, err := os.Stat(f.Path); err == nil {
-		out.Record.SizeBytes, out.Mode, out.ModTime = st.Size(), int64(st.Mode().Perm()), st.ModTime()
+		size = st.Size()
+		out.Record.SizeBytes, out.Mode, out.ModTime = size, int64(st.Mode().Perm()), st.ModTime()
 	}
 	path := f.Path
-	out.Open = func() (io.ReadCloser, int64, error) {
+	open := func() (io.ReadCloser, int64, error) {
 		r, err := disk.OpenRegular(path)
 		if err != nil {
 			return nil, 0, err
@@ -358,5 +359,22 @@ func fileOf(f *vm.File) stream.File {
 		}
 		return r, st.Size(), nil
 	}
-	return out
+	out.Open = open
+	list := f.Kind == vm.FileSnapshots && strings.EqualFold(filepath.Ext(f.Name), ".vmsd")
+	if f.Kind != vm.FileConfig && !list || size > vm.MaxConfigBytes {
+		return out, nil
+	}
+	r, n, err := open()
+	if err != nil {
+		return out, nil // tried again, and told, when its turn comes
+	}
+	b, err := io.ReadAll(io.LimitReader(r, min(n, vm.MaxConfigBytes)))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return out, err
+	}
+	out.Record.SizeBytes = int64(len(b))
+	out.Open = func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(bytes.NewReader(b)), int64(len(b)), nil
+	}
+	return out, nil
 }

@@ -110,11 +110,6 @@ func TestJournalPrivate(t *testing.T) {
 	}
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
 // stub is a provider that leaves a file behind.
 type stub struct {
 	path string

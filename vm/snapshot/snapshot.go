@@ -62,6 +62,10 @@ type Request struct {
 	// it, whatever came of it, once Before has been called. Both may be nil.
 	Before, After func(context.Context) error
 
+	// Opened is asked about each disk once its files are open, before anything is
+	// changed: an error refuses it. It may be nil.
+	Opened func(key string, files []string) error
+
 	Warn   func(string) // takes what an operator should know
 	Detail func(string) // takes what only -v shows
 
@@ -196,10 +200,10 @@ func Take(ctx context.Context, p Provider, j *Journal, r *Request) (*Snapshot, e
 	}
 	s, err := p.Create(ctx, r, e)
 	if err != nil {
-		if e != nil {
-			err = errors.Join(err, e.Close())
+		if e == nil { // of what was opened, not of a snapshot
+			return nil, err
 		}
-		return nil, fmt.Errorf("snapshot (%s): %w", p.Name(), err)
+		return nil, fmt.Errorf("snapshot (%s): %w", p.Name(), errors.Join(err, e.Close()))
 	}
 	s.Provider, s.entry = p.Name(), e
 	if s.Taken.IsZero() {

@@ -1,0 +1,328 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/redo"
+	"github.com/vmstream/vmstream/vm"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// RedoName is the name of the provider Redo.
+const RedoName = "redo"
+
+// undoTime bounds how long a snapshot that could not be made is undone.
+const undoTime = 15 * time.Minute
+
+// Redo puts a redo log over each disk of a machine that is powered off. What is
+// below stands still from then on, also if somebody starts the machine. To
+// release the snapshot the logs are committed.
+type Redo struct {
+	// Keep leaves the logs of a backup that is complete where they are, and
+	// forgets them.
+	Keep bool
+}
+
+// Name returns "redo".
+func (Redo) Name() string { return RedoName }
+
+var errNoJournal = errors.New("a snapshot that leaves something behind needs a journal")
+
+// Phases of a record.
+const (
+	redoAdding     = "adding"
+	redoAdded      = "added"
+	redoCommitting = "committing"
+)
+
+// redoRecord is what the journal has of a snapshot.
+type redoRecord struct {
+	Config       string       `json:"config,omitempty"` // "" for a disk alone
+	AllowOutside bool         `json:"allow_outside,omitempty"`
+	AllowInUse   bool         `json:"allow_in_use,omitempty"`
+	InUse        []string     `json:"in_use,omitempty"` // hints that were there before
+	Levels       []*redoLevel `json:"levels"`
+}
+
+// redoLevel is a level that is, or may have been, put over a disk.
+type redoLevel struct {
+	Key    string            `json:"key"`
+	Format vmdk.SourceFormat `json:"format,omitempty"` // of a disk alone
+	Parent string            `json:"parent"`           // the former top
+	Path   string            `json:"path,omitempty"`   // of the level, "" as long as there is nothing of it
+	LinkID uint32            `json:"link_id,omitempty"`
+	Gone   bool              `json:"gone,omitempty"`
+}
+
+// Create adds a level to each disk that is wanted. Independent, nonpersistent
+// and shared disks are refused: they take no part in snapshots.
+func (p Redo) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, error) {
+	if e == nil {
+		return nil, errNoJournal
+	}
+	ts, err := r.targets()
+	if err != nil {
+		return nil, errors.Join(err, e.End())
+	}
+	if err := errors.Join(r.checkRunning(), refuseForRedo(ts)); err != nil {
+		return nil, errors.Join(err, e.End())
+	}
+	s := &Snapshot{Consistency: r.consistency()}
+	rec, err := newRedoRecord(ctx, ts, r)
+	if err == nil {
+		s.Disks, err = openAll(ts, r)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.End())
+	}
+	files, err := watch(s.Disks)
+	if err == nil {
+		err = r.Moment(ctx, func(ctx context.Context) error { return rec.addAll(ctx, ts, r, e) })
+	}
+	if err == nil { // what is frozen has to be what was opened
+		err = errors.Join(files.changed(), e.Save(redoAdded, rec))
+	}
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		defer cancel()
+		return nil, errors.Join(err, closeAll(s.Disks), rec.commitAll(undo, e, r.Warn))
+	}
+	for i := range s.Disks {
+		if d := &s.Disks[i]; d.Info.CID == 0 {
+			d.Info.CID = rec.Levels[i].LinkID
+		}
+	}
+	s.OnCheck = func(context.Context) error { return files.changed() }
+	s.OnRelease = func(ctx context.Context, done bool) error {
+		if p.Keep && done {
+			return e.End()
+		}
+		return rec.commitAll(ctx, e, r.Warn)
+	}
+	return s, nil
+}
+
+// refuseForRedo refuses disks that a redo log must not be put over.
+func refuseForRedo(ts []target) error {
+	for i := range ts {
+		t := &ts[i]
+		d := t.vmDisk
+		if d == nil {
+			continue
+		}
+		why := ""
+		switch {
+		case d.Shared:
+			why = "is shared with other VMs"
+		case d.Mode.Independent() || d.Mode.Volatile():
+			why = fmt.Sprintf("is %s: it takes no part in snapshots", d.Mode)
+		default:
+			continue
+		}
+		return fmt.Errorf("%s: disk %s %s: %w; take the other disks with --disk, or all with --snapshot none", t.machine.Path, t.Key, why, disk.ErrUnsupported)
+	}
+	return nil
+}
+
+// newRedoRecord finds the tops of the disks.
+func newRedoRecord(ctx context.Context, ts []target, r *Request) (*redoRecord, error) {
+	rec := &redoRecord{AllowOutside: r.Open.AllowOutside, AllowInUse: r.AllowInUse}
+	if r.VM != nil {
+		rec.Config, rec.InUse = r.VM.Path, r.VM.InUse
+	}
+	for i := range ts {
+		t := &ts[i]
+		c, err := redo.List(ctx, t.Path, t.redoOptions(r))
+		if err != nil {
+			return nil, t.inDisk(err)
+		}
+		rec.Levels = append(rec.Levels, &redoLevel{Key: t.Key, Format: t.Disk.sourceFormat(t.format, c), Parent: c.Path})
+		t.Path, t.redo = c.Path, c.ESX2 && len(c.Levels) > 1
+		t.format = vmdk.SourceVMDK
+		if c.ESX2 {
+			t.format = vmdk.SourceRaw
+		}
+		if t.redo {
+			t.format = vmdk.SourceAuto
+		}
+	}
+	return rec, nil
+}
+
+// sourceFormat returns what to say of a disk's base when it is looked for again.
+func (d *Disk) sourceFormat(was vmdk.SourceFormat, c *redo.Chain) vmdk.SourceFormat {
+	if c.ESX2 {
+		return vmdk.SourceRaw
+	}
+	return was
+}
+
+// addAll puts a level over each disk. The record has each before it is made.
+func (rec *redoRecord) addAll(ctx context.Context, ts []target, r *Request, e *Entry) error {
+	for i := range ts {
+		t, l := &ts[i], rec.Levels[i]
+		o := redo.AddOptions{Options: t.redoOptions(r), Mode: t.Mode, Announce: func(path string, id uint32) error {
+			l.Path, l.LinkID = path, id
+			return e.Save(redoAdding, rec)
+		}}
+		if t.vmDisk == nil {
+			o.Format = l.Format
+		}
+		a, err := redo.Add(ctx, l.Parent, o)
+		if err != nil {
+			return t.inDisk(err)
+		}
+		if a.Parent != l.Parent {
+			return t.inDisk(fmt.Errorf("%s was added over %s, not over %s: %w", a.Path, a.Parent, l.Parent, disk.ErrMismatch))
+		}
+	}
+	return nil
+}
+
+// commitAll merges the levels into what is below them and ends the entry. What
+// cannot be merged stays in the record.
+func (rec *redoRecord) commitAll(ctx context.Context, e *Entry, warn func(string)) error {
+	if err := e.Save(redoCommitting, rec); err != nil {
+		return err
+	}
+	m, err := rec.machine()
+	if err != nil {
+		return rec.left(e, err)
+	}
+	var errs []error
+	for i := len(rec.Levels) - 1; i >= 0; i-- {
+		l := rec.Levels[i]
+		if l.Gone || l.Path == "" {
+			continue
+		}
+		if err := rec.commit(ctx, m, l, e, warn); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.Gone = true
+		errs = append(errs, e.Save(redoCommitting, rec))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return rec.left(e, err)
+	}
+	return e.End()
+}
+
+// left says what has to be done about levels that stay.
+func (rec *redoRecord) left(e *Entry, err error) error {
+	var paths []string
+	for _, l := range rec.Levels {
+		if !l.Gone && l.Path != "" {
+			paths = append(paths, l.Path)
+		}
+	}
+	return fmt.Errorf("the redo logs of the snapshot stay (%s): %w; run vmstream snapshot reap %s later", strings.Join(paths, ", "), err, e.Record().ID)
+}
+
+// machine reads the configuration anew, nil if there is none, and refuses one
+// that has been started since.
+func (rec *redoRecord) machine() (*vm.VM, error) {
+	if rec.Config == "" {
+		return nil, nil
+	}
+	load := vm.LoadOptions{NoLogs: true}
+	if !rec.AllowOutside {
+		load.Roots = vm.DefaultRoots()
+	}
+	m, err := vm.Load(rec.Config, load)
+	if err != nil {
+		return nil, err
+	}
+	if started := m.StartedSince(rec.InUse); len(started) > 0 {
+		return nil, fmt.Errorf("%s: the VM seems to have been started (%s): %w; power it off", m.Path, strings.Join(started, ", "), disk.ErrInUse)
+	}
+	return m, nil
+}
+
+// options returns what package redo needs to know of the disk of a level.
+func (rec *redoRecord) options(m *vm.VM, l *redoLevel, warn func(string)) (redo.Options, error) {
+	o := redo.Options{Format: l.Format, AllowOutside: rec.AllowOutside, AllowInUse: rec.AllowInUse, Warn: warn}
+	if m == nil {
+		return o, nil
+	}
+	for i := range m.Disks {
+		if d := &m.Disks[i]; d.Key == l.Key {
+			return m.RedoOptions(d, o), nil
+		}
+	}
+	return o, fmt.Errorf("%s: disk %s: %w", m.Path, l.Key, errNoDisk)
+}
+
+// commit merges one level. It may be called again, whatever an earlier call
+// was interrupted by.
+func (rec *redoRecord) commit(ctx context.Context, m *vm.VM, l *redoLevel, e *Entry, warn func(string)) error {
+	o, err := rec.options(m, l, warn)
+	if err != nil {
+		return err
+	}
+	pending, err := redo.FindPending(l.Path, o)
+	if err == nil && pending == nil { // an addition may have got no further
+		pending, err = redo.FindPending(l.Parent, o)
+	}
+	switch {
+	case err != nil:
+		return err
+	case pending != nil && pending.Operation == redo.OpCommit:
+		return commitLevel(ctx, l.Path, redo.CommitOptions{Options: o}, rec.AllowInUse)
+	case pending != nil && pending.Operation == redo.OpAdd:
+		add := redo.AddOptions{Options: o, Announce: func(path string, id uint32) error {
+			l.Path, l.LinkID = path, id
+			return e.Save(redoAdding, rec)
+		}}
+		if _, err := redo.Add(ctx, l.Parent, add); err != nil {
+			return err
+		}
+	}
+	if !exists(l.Path) {
+		return nil
+	}
+	c, err := redo.List(ctx, l.Path, o)
+	if err != nil {
+		return err
+	}
+	for i := range c.Levels {
+		level := &c.Levels[i]
+		switch {
+		case level.Path != l.Path:
+			continue
+		case level.LinkID != 0 && level.LinkID != l.LinkID:
+			return nil // ours was committed, another has its name
+		}
+		return commitLevel(ctx, c.Path, redo.CommitOptions{Options: o, Level: i}, rec.AllowInUse, level.Files...)
+	}
+	return fmt.Errorf("%s is no level of the disk any more: %w", l.Path, disk.ErrMismatch)
+}
+
+// commitLevel commits. Where locks are taken for leftovers, processes that have
+// a file open are not.
+func commitLevel(ctx context.Context, path string, o redo.CommitOptions, allowInUse bool, files ...string) error {
+	if allowInUse {
+		if err := redo.CheckOpen(files...); err != nil {
+			return err
+		}
+	}
+	_, err := redo.Commit(ctx, path, o)
+	return err
+}
+
+// Reap commits the levels of a run that is gone. A machine that is running is
+// let be.
+func (Redo) Reap(ctx context.Context, e *Entry, warn func(string)) error {
+	var rec redoRecord
+	if err := e.Load(&rec); err != nil {
+		return err
+	}
+	return rec.commitAll(ctx, e, warn)
+}

@@ -1,0 +1,77 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package snapshot
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/redo"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// still are files that must not change while they are read.
+type still []stillFile
+
+type stillFile struct {
+	path string
+	was  fs.FileInfo
+}
+
+// watch notes the state of all files of the disks. Devices are left out: they
+// do not tell when they were written to.
+func watch(disks []Disk) (still, error) {
+	var s still
+	for i := range disks {
+		d, ok := disks[i].Image.(*vmdk.Disk)
+		if !ok {
+			continue
+		}
+		for _, path := range d.Info().Files {
+			st, err := os.Stat(path)
+			if err != nil {
+				return nil, err
+			}
+			if st.Mode().IsRegular() {
+				s = append(s, stillFile{path, st})
+			}
+		}
+	}
+	return s, nil
+}
+
+// changed returns an error about the first file that is not what it was: one
+// that was replaced, has another length, or was written to.
+func (s still) changed() error {
+	for _, f := range s {
+		st, err := os.Stat(f.path)
+		if err != nil {
+			return err
+		}
+		var what string
+		switch {
+		case !os.SameFile(st, f.was):
+			what = "was replaced"
+		case st.Size() != f.was.Size():
+			what = fmt.Sprintf("had %d bytes and has %d", f.was.Size(), st.Size())
+		case !st.ModTime().Equal(f.was.ModTime()):
+			what = "was written to at " + st.ModTime().UTC().Format("15:04:05.000 UTC")
+		default:
+			continue
+		}
+		return &disk.FormatError{File: f.path, Offset: -1, Err: disk.ErrInUse, Detail: "changed while it was read: it " + what}
+	}
+	return nil
+}
+
+// checkWriters refuses files that somebody may write to.
+func (s still) checkWriters() error {
+	for _, f := range s {
+		if err := redo.CheckWriters(f.path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
