@@ -170,3 +170,14 @@ func (s *stage) abort() {
 		_ = os.RemoveAll(s.dir) // what is left is visibly no finished restore
 	}
 }
+
+// FreeSpace returns how many bytes are free for us where dir is, or is going to
+// be made.
+func FreeSpace(dir string) (int64, bool) {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return freeBytes(dir)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
