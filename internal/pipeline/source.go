@@ -32,8 +32,8 @@ type SourceOptions struct {
 	AllowInUse   bool              // also what seems to be in use
 	NoLogs       bool
 	Copy         vm.CopyKind // the directory of a VM is a copy that may lack disks
-	Disks        []string // keys of the disks to take; all if empty
-	Name         string   // in place of the VM's own
+	Disks        []string    // keys of the disks to take; all if empty
+	Name         string      // in place of the VM's own
 	Warn         func(string)
 
 	Snapshot SnapshotOptions

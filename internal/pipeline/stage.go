@@ -17,8 +17,8 @@ import (
 type stage struct {
 	dir   string
 	final string // directory that they go to
-	force bool // replace files
-	swap  bool // replace the directory
+	force bool   // replace files
+	swap  bool   // replace the directory
 	done  bool
 }
 
