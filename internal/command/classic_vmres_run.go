@@ -150,7 +150,7 @@ func (r *vmres) directory(ctx context.Context, dir string) error {
 	}
 	src, err := pipeline.OpenSource(ctx, config, o)
 	if err != nil {
-		return cli.Source(err)
+		return cli.Source(cli.Stream(err)) // what is damaged is a backup
 	}
 	defer src.Close() //nolint:errcheck // only read
 	return r.export(ctx, src, dir)
