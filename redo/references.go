@@ -54,6 +54,10 @@ func childrenIn(dir, path string) ([]string, error) {
 
 var quotedValue = regexp.MustCompile(`"([^"\r\n]*)"`)
 
+// Referrers returns the configurations and snapshot lists beside the level at
+// path that name it.
+func Referrers(path string) ([]string, error) { return referrers(path, "") }
+
 // referrers returns the configurations and snapshot lists in the directory of
 // path, but for the one called except, that have a value with its base name.
 func referrers(path, except string) ([]string, error) {

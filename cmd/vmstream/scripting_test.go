@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vmstream/vmstream/internal/testenv"
+	"github.com/vmstream/vmstream/vm/snapshot"
 )
 
 var (
@@ -60,6 +61,13 @@ func TestScriptingDocument(t *testing.T) {
 	if err := os.WriteFile(file("vm.vmx"), []byte("displayName = \"vm\"\nscsi0:0.fileName = \"gone.vmdk\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	j, err := snapshot.OpenJournal(file("state"))
+	if err == nil {
+		_, err = j.Begin(snapshot.Record{Provider: "redo"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		table  string
 		stdout bool // a result; otherwise an event
@@ -70,6 +78,8 @@ func TestScriptingDocument(t *testing.T) {
 		{"verify", false, "summary", []string{"verify", "--from", file("stream")}},
 		{"restore", false, "summary", []string{"restore", "--from", file("stream"), "--to", file("r.img")}},
 		{"convert", false, "summary", []string{"disk", "convert", file("d.img"), file("d.vmdk")}},
+		{"hook", false, "hook", []string{"backup", file("d.img"), "--pre", "echo x"}},
+		{"snapshot", true, "", []string{"snapshot", "list", "--state-dir", file("state")}},
 		{"error", false, "error", []string{"verify", "--from", file("none")}},
 		{"warning", false, "warning", []string{"list", dir}},
 		{"inspect", true, "", []string{"inspect", "--from", file("stream")}},

@@ -19,6 +19,7 @@ import (
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
 	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vm/snapshot"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
@@ -32,6 +33,8 @@ type backupOptions struct {
 	consistency  string
 	indexOut     string
 	since        string
+	snapshot     snapshotFlags
+	hooks        hooks
 }
 
 const longBackup = `Backup writes a VM, or a disk alone, to stdout as one stream. VM is a .vmx or .cfg
@@ -54,11 +57,13 @@ func newBackup(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "backup [flags] VM|DISK", Short: "Write a VM or a disk to stdout as a stream",
 		Long: longBackup + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runBackup(c, a, o, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), a, o, args[0]) },
 	}
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
+	o.snapshot.add(c)
+	o.hooks.add(c)
 	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G (0: 64M, and more for disks above 1 TiB that need it)")
 	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
 	f.StringVar(&o.source.Name, "name", "", "name of the VM in the stream")
@@ -68,7 +73,7 @@ func newBackup(a *app) *cobra.Command {
 	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
 	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file, a stream or an index")
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
-	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "back up a VM that seems to be running")
+	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "take locks and open files for leftovers, or back up what changes meanwhile")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
@@ -121,7 +126,7 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
+func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error {
 	so, err := o.streamOptions(a)
 	if err != nil {
 		return err
@@ -130,40 +135,94 @@ func runBackup(c *cobra.Command, a *app, o *backupOptions, path string) error {
 	if err != nil {
 		return err
 	}
-	var parent *stream.Index
+	if err := o.prepare(a, out, path, &so); err != nil {
+		return err
+	}
+	report, err := o.hooked(ctx, a, func() (func(), error) { return o.stream(ctx, a, out, path, so) })
+	if err != nil {
+		return err
+	}
+	report()
+	return a.done()
+}
+
+// prepare makes the options of the source. Nothing is begun.
+func (o *backupOptions) prepare(a *app, out io.Writer, path string, so *stream.Options) error {
+	p, err := o.snapshot.provider()
+	if err != nil {
+		return err
+	}
+	h := &o.hooks
+	h.id, h.name, h.path, h.provider = so.ID, o.source.Name, path, p.Name()
+	if err := h.validate(); err != nil {
+		return err
+	}
+	if h.freezes() && p.Name() == snapshot.NoneName {
+		return cli.Usage(errors.New("--pre-freeze and --post-thaw run around the making of a snapshot, and --snapshot none makes none: use --pre and --post"))
+	}
+	n := &o.source.Snapshot
 	if o.since != "" {
-		if parent, err = pipeline.OpenParent(o.since); err != nil {
+		parent, err := pipeline.OpenParent(o.since)
+		if err != nil {
 			return cli.Source(err)
 		}
-		so.Parent, o.source.Snapshot.ParentID = parent.Opening, parent.ID
+		so.Parent, n.ParentID = parent.Opening, parent.ID
+	}
+	if n.Journal, err = o.snapshot.journal(p); err != nil {
+		return err
 	}
 	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
-	o.source.Snapshot.BackupID = so.ID
-	o.source.Snapshot.Detail = func(s string) { a.console.Detail("%s", s) }
-	o.source.Snapshot.Opened = func(key string, files []string) error {
+	n.Provider, n.BackupID = p, so.ID
+	n.Detail = func(s string) { a.console.Detail("%s", s) }
+	n.Opened = func(key string, files []string) error {
 		if writesItself(out, files) {
 			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", key))
 		}
 		return nil
 	}
-	src, err := pipeline.OpenSource(c.Context(), path, o.source)
-	if err != nil {
-		return cli.Source(err)
+	n.Named = func(name string) { h.name = name }
+	if h.freezes() {
+		n.Before, n.After = h.before(a), h.after(a)
 	}
-	return o.write(c.Context(), a, out, src, so)
+	return nil
 }
 
-// write writes the stream and releases the source, on every way out.
-func (o *backupOptions) write(ctx context.Context, a *app, out io.Writer, src *pipeline.Source, so stream.Options) error {
+// hooked runs do between the hooks of the run. What do returns is what there
+// is to say at the end.
+func (o *backupOptions) hooked(ctx context.Context, a *app, do func() (func(), error)) (report func(), err error) {
+	h := &o.hooks
+	status := cli.ExitFailed
+	defer func() { // also if do panics
+		if err := h.run(context.WithoutCancel(ctx), a, "post", h.post, status); err != nil {
+			a.console.Warn(err.Error())
+		}
+	}()
+	if err = h.run(ctx, a, "pre", h.pre, 0); err == nil {
+		report, err = do()
+	}
+	err = cli.Source(err)
+	if _, status = judge(ctx, err); err == nil && a.console.Warnings() > 0 {
+		status = cli.ExitWarnings
+	}
+	return report, err
+}
+
+// stream writes the stream and releases the source, on every way out.
+func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path string, so stream.Options) (report func(), err error) {
+	src, err := pipeline.OpenSource(ctx, path, o.source)
+	if err != nil {
+		return nil, o.snapshot.hintInUse(err)
+	}
 	release := func(done bool) {
 		if err := src.Release(ctx, done); err != nil {
 			a.console.Warn(err.Error())
 		}
 	}
-	defer release(false) // nothing is left to do behind a release
+	defer release(false) // nothing is left to do behind another one
+	o.hooks.consistency = string(src.Consistency)
 	if so.Parent != nil {
 		if err := o.increment(src, so.Parent); err != nil {
-			return cli.Source(err)
+			return nil, err
 		}
 	}
 	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
@@ -171,16 +230,15 @@ func (o *backupOptions) write(ctx context.Context, a *app, out io.Writer, src *p
 	res, err := pipeline.Backup(ctx, out, src, so)
 	took := p.Stop()
 	if err != nil {
-		return cli.Source(err)
+		return nil, err
 	}
 	if o.indexOut != "" {
 		if err := writeFile(o.indexOut, res.IndexJSON); err != nil {
-			return err
+			return nil, &cli.Error{Code: cli.ExitFailed, Err: err}
 		}
 	}
 	release(true)
-	reportBackup(a, res, so.Counters, took)
-	return a.done()
+	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took) }, nil
 }
 
 // increment makes the backup one on an earlier one.
@@ -207,17 +265,22 @@ func writesItself(out any, files []string) bool {
 	return false
 }
 
-func reportBackup(a *app, res *stream.Result, n *stream.Counters, took time.Duration) {
+// reportBackup tells what was written; snap is nil if it was made of streams.
+func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream.Counters, took time.Duration) {
 	var stored int64
 	for _, d := range res.Index.Disks {
 		stored += d.StoredBytes
 	}
 	total := n.Total.Load()
-	a.console.Say("summary", cli.Event{
+	e := cli.Event{
 		"id": res.Opening.ID, "name": res.Opening.Name, "disks": len(res.Index.Disks), "files": len(res.Opening.Files),
 		"source_bytes": total, "stored_bytes": stored, "tar_bytes": res.TarBytes, "stream_bytes": res.OutBytes,
-		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": len(res.Warnings), "consistency": res.Opening.Consistency,
-	}, "vmstream: backed up %s: %s of disks and files, %.0f %% zero, %s stream in %s", res.Opening.Name, cli.Bytes(total),
+		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": a.console.Warnings(), "consistency": res.Opening.Consistency,
+	}
+	if snap != nil {
+		e["snapshot"], e["stall_seconds"], e["snapshot_seconds"] = snap.Provider, snap.Stall.Seconds(), snap.Lifetime().Seconds()
+	}
+	a.console.Say("summary", e, "vmstream: backed up %s: %s of disks and files, %.0f %% zero, %s stream in %s", res.Opening.Name, cli.Bytes(total),
 		cli.Percent(n.Zero.Load(), total), cli.Bytes(res.OutBytes), cli.Duration(took))
 }
 

@@ -59,7 +59,7 @@ func TestVmsnapFails(t *testing.T) {
 		"no disk":      {cli.ExitSource, "does not exist", func(v *classicVM) { v.must(os.Remove(v.path("web01.vmdk"))) }, nil},
 		"no extent":    {cli.ExitSource, "web01-flat.vmdk", func(v *classicVM) { v.must(os.Remove(v.path("web01-flat.vmdk"))) }, nil},
 		"short disk":   {cli.ExitSource, "web01-flat.vmdk", func(v *classicVM) { v.must(os.Truncate(v.path("web01-flat.vmdk"), 4096)) }, nil},
-		"no state":     {cli.ExitSource, "--state-dir", func(*classicVM) {}, []string{"--state-dir", "/dev/null/x"}},
+		"no state":     {cli.ExitSource, "with --state-dir", func(*classicVM) {}, []string{"--state-dir", "/dev/null/x"}},
 		"no local dir": {cli.ExitFailed, "not a directory", func(*classicVM) {}, []string{"-d", "/dev/null/x"}},
 		"none persistent": {cli.ExitSource, "no persistent disk", func(v *classicVM) {
 			configure(v.t, v.dir, "web01.vmx", "scsi0:0.fileName = \"web01.vmdk\"\nscsi0:0.mode = \"undoable\"\n")

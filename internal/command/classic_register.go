@@ -4,52 +4,39 @@ package command
 
 import (
 	"context"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 )
 
 // registerPresets are commands that --register has names for.
 var registerPresets = map[string]string{
-	"vmware-cmd": `vmware-cmd -s register "$VMSTREAM_HOOK_CONFIG"`,
+	"vmware-cmd": `vmware-cmd -s register "$VMSTREAM_HOOK_PATH"`,
 }
 
-// tell runs the command that tells a product of the VM. Names reach it in its
+// registerVM runs the hook that tells a product of the VM. Names reach it in its
 // environment, so that no shell reads them.
-func (r *vmres) tell(ctx context.Context) {
-	command := r.register
-	if preset, ok := registerPresets[command]; ok {
-		command = preset
+func (r *vmres) registerVM(ctx context.Context) {
+	script := r.register
+	if preset, ok := registerPresets[script]; ok {
+		script = preset
 	}
-	config := ""
-	for _, p := range r.paths {
+	h := &hooks{timeout: hookTimeout, name: r.made, path: configurationOf(r.paths)}
+	r.log.say("Registering: %s", h.path)
+	if err := h.run(ctx, r.a, "register", script, 0); err != nil {
+		r.log.warn(err.Error())
+	}
+}
+
+// configurationOf returns the absolute path of the configuration among files.
+func configurationOf(paths []string) string {
+	for _, p := range paths {
 		switch strings.ToLower(filepath.Ext(p)) {
 		case ".vmx", ".cfg":
-			if config == "" {
-				config = p
+			if abs, err := filepath.Abs(p); err == nil {
+				return abs
 			}
+			return p
 		}
 	}
-	if abs, err := filepath.Abs(config); err == nil && config != "" {
-		config = abs
-	}
-	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	c.Env = append(os.Environ(),
-		"VMSTREAM_HOOK_CONFIG="+config, "VMSTREAM_HOOK_DIRECTORY="+filepath.Dir(config), "VMSTREAM_HOOK_NAME="+r.made)
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	c.WaitDelay = 5 * time.Second
-	r.log.say("Registering: %s", config)
-	out, err := c.CombinedOutput()
-	said := strings.TrimSpace(strings.ToValidUTF8(string(out[:min(len(out), 2048)]), "?"))
-	switch {
-	case err != nil && said != "":
-		r.log.warn("--register: " + err.Error() + ": " + strings.ReplaceAll(said, "\n", "; "))
-	case err != nil:
-		r.log.warn("--register: " + err.Error())
-	case said != "":
-		r.log.detail("--register: %s", said)
-	}
+	return ""
 }

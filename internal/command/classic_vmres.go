@@ -35,11 +35,11 @@ restored. Disks become raw ones for a configuration of ESX 2.x, and ESX's own fo
 if they are segments; others keep their format. They lie beside the configuration,
 which names them there. The VM's directory appears when it is complete.
 
-With --register a command is run then by /bin/sh, with VMSTREAM_HOOK_CONFIG,
-VMSTREAM_HOOK_DIRECTORY and VMSTREAM_HOOK_NAME in its environment, to tell the
-product of the VM. "--register vmware-cmd" stands for
+With --register a command is run then by /bin/sh, to tell the product of the VM: a
+hook, with the path of the configuration in VMSTREAM_HOOK_PATH and the VM's name in
+VMSTREAM_HOOK_VM. "--register vmware-cmd" stands for
 
-  vmware-cmd -s register "$VMSTREAM_HOOK_CONFIG"
+  vmware-cmd -s register "$VMSTREAM_HOOK_PATH"
 
 If it fails that is a warning: the VM is restored.`
 

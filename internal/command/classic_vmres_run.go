@@ -54,7 +54,7 @@ func (r *vmres) run(ctx context.Context) error {
 		return err
 	}
 	if r.register != "" {
-		r.tell(ctx)
+		r.registerVM(ctx)
 	}
 	r.report()
 	return nil
@@ -124,6 +124,9 @@ func (r *vmres) stream(ctx context.Context) error {
 		r.log.warn("when the backup was made: " + w)
 	}
 	r.made, r.paths = done.Result.Opening.VMName(), done.Paths
+	if r.name != "" {
+		r.made = r.name
+	}
 	return nil
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/remote"
-	"github.com/vmstream/vmstream/vm/snapshot"
 )
 
 // Where the classic tools keep backups if nobody says otherwise.
@@ -75,7 +74,7 @@ func newVmsnap(a *app) *cobra.Command {
 	f.StringVarP(&o.remoteDir, "remote-dir", "R", "", "directory on the archive server that becomes the backup (if empty: "+defaultArchiveDir+" and the name of the VM)")
 	f.BoolVarP(&o.whole, "whole", "l", false, "export disks as whole files, not as segments below 2 GB")
 	f.BoolVarP(&o.commit, "commit-redo", "r", false, "commit redo logs that are there already before the backup")
-	f.StringVar(&o.stateDir, "state-dir", snapshot.DefaultStateDir, "note the redo logs in this directory while they are there")
+	addStateDir(c, &o.stateDir)
 	f.BoolVar(&o.force, "force", false, "replace a directory that is there although vmsnap did not make it")
 	f.BoolVar(&o.ignoreSpace, "ignore-space", false, "begin even if there may be too little free space")
 	f.BoolVar(&o.allowInUse, "allow-in-use", false, "take locks for leftovers: nobody uses the VM")

@@ -224,13 +224,14 @@ func (s *vmsnap) commitPresent(ctx context.Context) error {
 
 // export puts redo logs over the disks, writes the directory and commits them.
 func (s *vmsnap) export(ctx context.Context) error {
-	j, err := snapshot.OpenJournal(s.stateDir)
+	provider := snapshot.Redo{}
+	j, err := (&snapshotFlags{stateDir: s.stateDir}).journal(provider)
 	if err != nil {
-		return cli.Source(fmt.Errorf("--state-dir: %w", err))
+		return err
 	}
 	so := s.sourceOptions()
 	so.Snapshot = pipeline.SnapshotOptions{
-		Provider: snapshot.Redo{}, Journal: j, BackupID: newID(), Detail: func(t string) { s.log.detail("%s", t) },
+		Provider: provider, Journal: j, BackupID: newID(), Detail: func(t string) { s.log.detail("%s", t) },
 	}
 	src, err := pipeline.OpenSource(ctx, s.config, so)
 	if err != nil {

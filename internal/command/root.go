@@ -67,7 +67,7 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	f.BoolVarP(&a.console.Quiet, "quiet", "q", false, "only warnings and errors")
 	f.BoolVarP(&a.console.Verbose, "verbose", "v", false, "tell more")
 	root.AddCommand(
-		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newVersion(a),
+		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newSnapshot(a), newVersion(a),
 		newVmsnap(a), newVmres(a), newAddredo(a),
 	)
 	return root, a
@@ -106,10 +106,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if errors.Is(err, cli.ErrWarnings) {
 		return cli.ExitWarnings
 	}
-	if cause := context.Cause(ctx); ctx.Err() != nil && cause != nil {
-		err = cause
-	}
-	code := cli.Code(err)
+	err, code := judge(ctx, err)
 	var coded *cli.Error
 	hint := ""
 	if errors.As(err, &coded) {
@@ -119,6 +116,14 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	}
 	a.console.Fail(err, code, hint)
 	return code
+}
+
+// judge returns what a run has failed of, and its exit code.
+func judge(ctx context.Context, err error) (error, int) {
+	if cause := context.Cause(ctx); err != nil && ctx.Err() != nil && cause != nil {
+		err = cause
+	}
+	return err, cli.Code(err)
 }
 
 // isUsage reports if err is one of cobra's own about the command line, which

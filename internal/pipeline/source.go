@@ -47,6 +47,9 @@ type SnapshotOptions struct {
 
 	BackupID, ParentID string
 
+	// Named is told the name of the VM before the snapshot is made. It may be nil.
+	Named func(name string)
+
 	// These are as in [snapshot.Request].
 	Before, After func(context.Context) error
 	Opened        func(key string, files []string) error
@@ -153,6 +156,9 @@ func (o *SourceOptions) request(path string, m *vm.VM) *snapshot.Request {
 // take makes the snapshot and the records of its disks, whose descriptors get
 // the names that file tells.
 func (s *Source) take(ctx context.Context, o *SourceOptions, r *snapshot.Request, file func(*snapshot.Disk) string) (err error) {
+	if o.Snapshot.Named != nil {
+		o.Snapshot.Named(s.Name)
+	}
 	if s.Snapshot, err = snapshot.Take(ctx, o.Snapshot.Provider, o.Snapshot.Journal, r); err != nil {
 		return err
 	}

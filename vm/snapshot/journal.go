@@ -39,7 +39,10 @@ const (
 //
 // Records say which commands end a snapshot, so nobody else may write to the
 // directory: it is refused if that is possible.
-type Journal struct{ dir string }
+type Journal struct {
+	dir   string
+	saved func(phase string) // for tests; nil does nothing
+}
 
 // OpenJournal returns the journal below the state directory, which is made if
 // it does not exist.
@@ -85,6 +88,8 @@ type Entry struct {
 	lock *os.File
 	rec  Record
 	done bool
+
+	saved func(phase string)
 }
 
 // Begin makes a record of a snapshot that is about to be made. ID, Created, Host
@@ -103,7 +108,7 @@ func (j *Journal) Begin(rec Record) (*Entry, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
-	e := &Entry{dir: dir, lock: lock, rec: rec}
+	e := &Entry{dir: dir, lock: lock, rec: rec, saved: j.saved}
 	if err := errors.Join(e.write(), disk.SyncDir(j.dir)); err != nil {
 		return nil, errors.Join(err, e.End())
 	}
@@ -123,7 +128,11 @@ func (e *Entry) Save(phase string, data any) error {
 		return fmt.Errorf("snapshot %s: a record of %d bytes is too long: %w", e.rec.ID, len(b), disk.ErrUnsupported)
 	}
 	e.rec.Phase, e.rec.Data = phase, b
-	return e.write()
+	err = e.write()
+	if e.saved != nil {
+		e.saved(phase)
+	}
+	return err
 }
 
 // Load returns the provider's data.

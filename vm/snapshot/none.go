@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/vmstream/vmstream/disk"
 )
 
 // NoneName is the name of the provider None.
@@ -23,6 +25,9 @@ func (None) Name() string { return NoneName }
 // Check of the snapshot then fails if a file has changed; it only warns if use
 // was allowed.
 func (None) Create(ctx context.Context, r *Request, _ *Entry) (*Snapshot, error) {
+	if r.Before != nil || r.After != nil {
+		return nil, fmt.Errorf("%s fixes no point in time that something could run around: %w", NoneName, disk.ErrUnsupported)
+	}
 	ts, err := r.targets()
 	if err != nil {
 		return nil, err
@@ -31,24 +36,21 @@ func (None) Create(ctx context.Context, r *Request, _ *Entry) (*Snapshot, error)
 		return nil, err
 	}
 	s := &Snapshot{Consistency: r.consistency()}
-	var files still
-	err = r.Moment(ctx, func(context.Context) error {
-		var err error
-		if s.Disks, err = openAll(ts, r); err != nil {
-			return err
+	if s.Disks, err = openAll(ts, r); err != nil {
+		return nil, err
+	}
+	files, err := watch(s.Disks)
+	if err == nil && !r.AllowInUse {
+		if err = files.checkWriters(); err != nil {
+			err = fmt.Errorf("%w, use a snapshot, or say --allow-in-use", err)
 		}
-		if files, err = watch(s.Disks); err != nil || r.AllowInUse {
-			return err
-		}
-		if err := files.checkWriters(); err != nil {
-			return fmt.Errorf("%w, use a snapshot, or say --allow-in-use", err)
-		}
-		return nil
-	})
+	}
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll(s.Disks))
 	}
-	s.Stall = 0 // nobody waits
 	s.OnCheck = func(context.Context) error {
 		err := files.changed()
 		switch {

@@ -143,6 +143,9 @@ func newRedoRecord(ctx context.Context, ts []target, r *Request) (*redoRecord, e
 		if err != nil {
 			return nil, t.inDisk(err)
 		}
+		if err := refuseNamed(t, c); err != nil {
+			return nil, err
+		}
 		rec.Levels = append(rec.Levels, &redoLevel{Key: t.Key, Format: t.Disk.sourceFormat(t.format, c), Parent: c.Path})
 		t.Path, t.redo = c.Path, c.ESX2 && len(c.Levels) > 1
 		t.format = vmdk.SourceVMDK
@@ -154,6 +157,24 @@ func newRedoRecord(ctx context.Context, ts []target, r *Request) (*redoRecord, e
 		}
 	}
 	return rec, nil
+}
+
+// refuseNamed refuses a disk alone that a configuration beside it names: that
+// one would not know the new top.
+func refuseNamed(t *target, c *redo.Chain) error {
+	if t.vmDisk != nil || c.ESX2 {
+		return nil
+	}
+	for i := range c.Levels {
+		names, err := redo.Referrers(c.Levels[i].Path)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			return fmt.Errorf("%s: %s names it: %w; back up that configuration with --disk in place of the disk", t.Path, strings.Join(names, ", "), disk.ErrUnsupported)
+		}
+	}
+	return nil
 }
 
 // sourceFormat returns what to say of a disk's base when it is looked for again.

@@ -142,7 +142,7 @@ type Snapshot struct {
 
 	entry    *Entry
 	mu       sync.Mutex
-	released bool
+	released time.Time // zero until then
 }
 
 // Check fails if the disks do not stand still any more: what has been read is
@@ -154,8 +154,15 @@ func (s *Snapshot) Check(ctx context.Context) error {
 	return s.OnCheck(ctx)
 }
 
-// Lifetime returns how long the snapshot has been there.
-func (s *Snapshot) Lifetime() time.Duration { return time.Since(s.Taken) }
+// Lifetime returns how long the snapshot has been there, or was.
+func (s *Snapshot) Lifetime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.released.IsZero() {
+		return s.released.Sub(s.Taken)
+	}
+	return time.Since(s.Taken)
+}
 
 // Release closes the disks and undoes the snapshot. done says that the backup
 // is complete: providers that keep track of changes begin anew then. The
@@ -164,10 +171,10 @@ func (s *Snapshot) Lifetime() time.Duration { return time.Since(s.Taken) }
 func (s *Snapshot) Release(ctx context.Context, done bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.released {
+	if !s.released.IsZero() {
 		return nil
 	}
-	s.released = true
+	defer func() { s.released = time.Now() }()
 	var errs []error
 	for i := range s.Disks {
 		if im := s.Disks[i].Image; im != nil {

@@ -1,0 +1,9 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+//go:build !unix
+
+package run
+
+import "os/exec"
+
+func ownGroup(*exec.Cmd) {}
