@@ -222,6 +222,12 @@ func (c *chain) findParents(o *Options) error {
 	}
 }
 
+// ParentPath returns the file that a child's parentFileNameHint means; see
+// [Options] for outside. Nothing is opened.
+func ParentPath(child, hint string, outside bool) (string, error) {
+	return parentPath(child, hint, outside)
+}
+
 // parentPath returns the file that a parentFileNameHint means: what it names,
 // or else the same base name beside the child, as readers of disks have it.
 func parentPath(child, hint string, outside bool) (string, error) {

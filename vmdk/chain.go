@@ -148,7 +148,7 @@ func (op *opener) openRedoLinks(path string) ([]*Link, error) {
 			Detail: "a redo log without a descriptor is called like its disk with " + redoSuffix + " behind",
 		}
 	}
-	if _, err := os.Lstat(path + redoSuffix); err == nil {
+	if _, err := os.Lstat(path + redoSuffix); err == nil && !op.options.Frozen {
 		op.shared.warnf("%s: there is a newer redo log on top of it, %s, which is not read", path, filepath.Base(path)+redoSuffix)
 	}
 	dir := directoryOf{path: filepath.Dir(path), referrer: path, allowOutside: op.options.AllowOutside}

@@ -48,6 +48,10 @@ type Options struct {
 	// says. Otherwise that is an error.
 	PadShort bool
 
+	// Frozen says that a redo log is to be expected over the one that is opened
+	// with OpenRedo: that it is not read is no news.
+	Frozen bool
+
 	// Warn takes a short line about something odd that does not keep the disk
 	// from being read. It is called from any goroutine that reads, one call at
 	// a time, and must not call back. nil discards.

@@ -148,7 +148,7 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 
 // prepare makes the options of the source. Nothing is begun.
 func (o *backupOptions) prepare(a *app, out io.Writer, path string, so *stream.Options) error {
-	p, err := o.snapshot.provider()
+	p, err := o.snapshot.provider(a)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,19 +20,79 @@ type snapshotFlags struct {
 	kind     string
 	keep     bool
 	stateDir string
+	exec     execFlags
+}
+
+// execFlags are the commands of --snapshot exec.
+type execFlags struct {
+	preset                       string
+	create, remove, list, verify string
+	quiesce                      bool
+	timeout                      time.Duration
+}
+
+func (e *execFlags) add(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&e.preset, "exec", "", "take a snapshot with the tools of this kind of host: esx2 (vmware-cmd), esxi (vim-cmd)")
+	f.StringVar(&e.create, "exec-create", "", "command that makes a snapshot, with {config} {disk} {id} {name}")
+	f.StringVar(&e.remove, "exec-remove", "", "command that removes it, also with {snapshot} {level}")
+	f.StringVar(&e.list, "exec-list", "", "command that prints a line \"ID NAME\" for each snapshot, to find {snapshot}")
+	f.StringVar(&e.verify, "exec-check", "", "command that fails if the snapshot has not held")
+	f.BoolVar(&e.quiesce, "exec-quiesce", false, "have the host freeze the guest's file systems (esxi, or what --exec-create does)")
+	f.DurationVar(&e.timeout, "exec-timeout", snapshot.DefaultExecTimeout, "kill one of these commands that takes longer")
+	complete(c, "exec", []string{"esx2", "esxi"})
+}
+
+func (e *execFlags) given() bool {
+	return e.preset != "" || e.create != "" || e.remove != "" || e.list != "" || e.verify != ""
+}
+
+func (e *execFlags) provider(a *app) (snapshot.Provider, error) {
+	var c snapshot.ExecCommands
+	if e.preset != "" {
+		var ok bool
+		if c, ok = snapshot.ExecPreset(e.preset, e.quiesce); !ok {
+			return nil, cli.Usage(fmt.Errorf("--exec %q: esx2 or esxi", e.preset))
+		}
+	}
+	for _, f := range []struct {
+		to   *snapshot.Template
+		from string
+	}{{&c.Create, e.create}, {&c.Remove, e.remove}, {&c.List, e.list}, {&c.Check, e.verify}} {
+		if f.from != "" {
+			*f.to = snapshot.Template(f.from)
+		}
+	}
+	c.Quiesced = c.Quiesced || e.quiesce && e.create != ""
+	if c.Timeout = e.timeout; c.Timeout <= 0 {
+		return nil, cli.Usage(errors.New("--exec-timeout must be more than 0"))
+	}
+	if e.quiesce && !c.Quiesced {
+		return nil, cli.Usage(errors.New("--exec-quiesce: esx2 cannot freeze file systems; use --pre-freeze and --post-thaw"))
+	}
+	if err := c.Validate(); err != nil {
+		return nil, cli.Usage(fmt.Errorf("--snapshot exec: %w; give --exec, or --exec-create and --exec-remove", err))
+	}
+	return &snapshot.Exec{ExecCommands: c, Line: execLine(a)}, nil
+}
+
+// execLine shows what the host's tools say, with -v.
+func execLine(a *app) func(string) {
+	return func(s string) { a.console.Detail("host: %s", s) }
 }
 
 const autoSnapshot = "auto"
 
 func snapshotKinds() []string {
-	return []string{autoSnapshot, snapshot.NoneName, snapshot.RedoName}
+	return []string{autoSnapshot, snapshot.NoneName, snapshot.RedoName, snapshot.ExecName}
 }
 
 func (s *snapshotFlags) add(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&s.kind, "snapshot", autoSnapshot, "how the disks are made to stand still: auto, none, redo")
+	f.StringVar(&s.kind, "snapshot", autoSnapshot, "how the disks are made to stand still: auto, none, redo, exec")
 	f.BoolVar(&s.keep, "keep-snapshot", false, "leave the redo logs that --snapshot redo has added")
 	addStateDir(c, &s.stateDir)
+	s.exec.add(c)
 	complete(c, "snapshot", snapshotKinds())
 }
 
@@ -40,15 +101,20 @@ func addStateDir(c *cobra.Command, dir *string) {
 }
 
 // provider returns the provider that the flags choose.
-func (s *snapshotFlags) provider() (snapshot.Provider, error) {
+func (s *snapshotFlags) provider(a *app) (snapshot.Provider, error) {
 	if !slices.Contains(snapshotKinds(), s.kind) {
 		return nil, cli.Usage(fmt.Errorf("--snapshot %q: one of %v", s.kind, snapshotKinds()))
 	}
 	if s.keep && s.kind != snapshot.RedoName {
 		return nil, cli.Usage(errors.New("--keep-snapshot goes with --snapshot redo"))
 	}
-	switch s.kind {
-	case snapshot.RedoName:
+	exec := s.kind == snapshot.ExecName || s.kind == autoSnapshot && s.exec.given()
+	switch {
+	case exec:
+		return s.exec.provider(a)
+	case s.exec.given():
+		return nil, cli.Usage(fmt.Errorf("--exec and its like go with --snapshot exec, not %s", s.kind))
+	case s.kind == snapshot.RedoName:
 		return snapshot.Redo{Keep: s.keep}, nil
 	}
 	return snapshot.None{}, nil
@@ -73,10 +139,10 @@ func (s *snapshotFlags) hintInUse(err error) error {
 	if !errors.Is(err, disk.ErrInUse) || errors.As(err, &coded) || s.kind != autoSnapshot {
 		return err
 	}
-	return &cli.Error{Code: cli.ExitSource, Err: err, Hint: "--snapshot redo needs the VM powered off for a moment only"}
+	return &cli.Error{Code: cli.ExitSource, Err: err, Hint: "--snapshot exec takes a VM that is running; --snapshot redo needs it powered off for a moment"}
 }
 
 // providers are those that may have left something behind.
-func providers() []snapshot.Provider {
-	return []snapshot.Provider{snapshot.Redo{}}
+func providers(a *app) []snapshot.Provider {
+	return []snapshot.Provider{snapshot.Redo{}, &snapshot.Exec{Line: execLine(a)}}
 }

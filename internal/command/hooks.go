@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vmstream/vmstream/internal/cli"
-	hookrun "github.com/vmstream/vmstream/vm/run"
+	"github.com/vmstream/vmstream/vm/process"
 )
 
 // hooks are commands of the operator that run around a backup.
@@ -53,7 +53,7 @@ func (h *hooks) run(ctx context.Context, a *app, kind, script string, status int
 	if script == "" {
 		return nil
 	}
-	c := &hookrun.Command{
+	c := &process.Command{
 		Argv: []string{"/bin/sh", "-c", script}, Timeout: h.timeout, Env: h.environment(kind, status),
 		// A hook that makes a backup itself must not run hooks again.
 		Unset: []string{"VMSTREAM_PRE", "VMSTREAM_PRE_FREEZE", "VMSTREAM_POST_THAW", "VMSTREAM_POST"},

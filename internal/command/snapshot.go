@@ -167,7 +167,7 @@ func runSnapshotReap(ctx context.Context, a *app, dir string, ids []string) erro
 		if l == nil {
 			return cli.Source(fmt.Errorf("snapshot %s: it is not noted in %s: %w", id, dir, fs.ErrNotExist))
 		}
-		rerr := snapshot.Reap(ctx, j, id, providers(), a.console.Warn)
+		rerr := snapshot.Reap(ctx, j, id, providers(a), a.console.Warn)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -1,10 +1,10 @@
 // Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
 
-// Package run runs commands of the operator and of the host: hooks, and the
+// Package process runs commands of the operator and of the host: hooks, and the
 // tools that snapshots are made with. A command gets nothing of ours but what it
 // is told: its stdin is /dev/null, what it says comes line by line, it has a
 // process group of its own, and a time after which that group is killed.
-package run
+package process
 
 import (
 	"bytes"

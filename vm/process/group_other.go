@@ -2,7 +2,7 @@
 
 //go:build !unix
 
-package run
+package process
 
 import "os/exec"
 

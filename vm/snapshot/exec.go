@@ -1,0 +1,384 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/vm"
+	"github.com/vmstream/vmstream/vm/process"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// ExecName is the name of the provider Exec.
+const ExecName = "exec"
+
+// Exec makes snapshots with the tools of the host. Every disk that is wanted has
+// to have one more level afterwards, over the former top, which stands still
+// from then on; when the snapshot has been removed, that level has to be gone.
+// What the commands say and return is not relied on: the levels are looked at.
+type Exec struct {
+	ExecCommands
+	// Line takes what the commands say; nil drops it.
+	Line func(string)
+}
+
+// ExecCommands are the commands of Exec. They are noted in the journal, so that
+// the snapshot can be removed by another run.
+type ExecCommands struct {
+	// Create and Remove make and remove a snapshot. With {disk} or {level} they are run for
+	// each disk. {level} is how many levels lie over the snapshot's.
+	Create Template `json:"create"`
+	Remove Template `json:"remove"`
+
+	// Machines, if set, prints a list of machines in which {vmid} is looked up:
+	// that of vim-cmd vmsvc/getallvms.
+	Machines Template `json:"machines,omitempty"`
+
+	// List, if set, prints the snapshots. {snapshot} is the id of the one that is
+	// called {name}: from a line "ID NAME", or as vim-cmd vmsvc/snapshot.get has it.
+	List Template `json:"list,omitempty"`
+
+	// Check, if set, fails if the snapshot has not held.
+	Check Template `json:"check,omitempty"`
+
+	Quiesced bool          `json:"quiesced,omitempty"` // Create freezes file systems
+	Timeout  time.Duration `json:"timeout"`            // of each command
+}
+
+// ExecPreset returns the commands of a kind of host: esx2 (vmware-cmd) or esxi
+// (vim-cmd, as of ESXi 5). ok is false if there is no such preset.
+func ExecPreset(name string, quiesce bool) (c ExecCommands, ok bool) {
+	switch name {
+	case "esx2":
+		// commit DISK LEVEL FREEZE WAIT: level 0 is the topmost.
+		return ExecCommands{Create: "vmware-cmd {config} addredo {disk}", Remove: "vmware-cmd {config} commit {disk} {level} 0 1"}, true
+	case "esxi":
+		flag := "0"
+		if quiesce {
+			flag = "1"
+		}
+		return ExecCommands{
+			Machines: "vim-cmd vmsvc/getallvms",
+			Create:   Template("vim-cmd vmsvc/snapshot.create {vmid} {name} {id} 0 " + flag),
+			List:     "vim-cmd vmsvc/snapshot.get {vmid}",
+			Remove:   "vim-cmd vmsvc/snapshot.remove {vmid} {snapshot}",
+			Quiesced: quiesce,
+		}, true
+	}
+	return ExecCommands{}, false
+}
+
+// DefaultExecTimeout bounds a command if nobody says otherwise: removing a
+// snapshot merges what was written meanwhile.
+const DefaultExecTimeout = time.Hour
+
+// Validate refuses commands that cannot do the work.
+func (c *ExecCommands) Validate() error {
+	if c.Create == "" || c.Remove == "" {
+		return errors.New("a command that creates a snapshot and one that removes it are needed")
+	}
+	var errs []error
+	for _, t := range []Template{c.Create, c.Remove, c.Machines, c.List, c.Check} {
+		if t != "" {
+			errs = append(errs, t.Validate())
+		}
+		if t.has("snapshot") && c.List == "" {
+			errs = append(errs, fmt.Errorf("command %q: {snapshot} needs a command that lists snapshots", string(t)))
+		}
+		if t.has("vmid") && c.Machines == "" {
+			errs = append(errs, fmt.Errorf("command %q: {vmid} needs a command that lists machines", string(t)))
+		}
+	}
+	if c.Create.has("snapshot") || c.Create.has("level") {
+		errs = append(errs, errors.New("{snapshot} and {level} are not known before there is a snapshot"))
+	}
+	return errors.Join(errs...)
+}
+
+// Name returns "exec".
+func (*Exec) Name() string { return ExecName }
+
+// Phases of a record.
+const (
+	execCreating = "creating"
+	execCreated  = "created"
+	execRemoving = "removing"
+)
+
+// execRecord is what the journal has of a snapshot.
+type execRecord struct {
+	Commands     ExecCommands `json:"commands"`
+	Config       string       `json:"config"`
+	AllowOutside bool         `json:"allow_outside,omitempty"`
+	BackupID     string       `json:"backup_id"`
+	Snapshot     string       `json:"snapshot"` // {name}
+	VMID         string       `json:"vmid,omitempty"`
+	SnapshotID   string       `json:"snapshot_id,omitempty"`
+	Disks        []*execDisk  `json:"disks"`
+	Begun        bool         `json:"begun,omitempty"` // Create has been run
+}
+
+// execDisk is a disk over which there is, or may be, a level.
+type execDisk struct {
+	Key    string `json:"key"`
+	Parent string `json:"parent"` // the former top
+	Links  int    `json:"links"`  // that the disk had
+	Level  string `json:"level,omitempty"`
+}
+
+// Create runs the command and looks at what has become of the disks.
+func (p *Exec) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, error) {
+	if e == nil {
+		return nil, errNoJournal
+	}
+	x, ts, err := p.prepare(ctx, r, e)
+	if err != nil {
+		return nil, errors.Join(err, e.End())
+	}
+	s := &Snapshot{Consistency: Crash}
+	if x.rec.Commands.Quiesced {
+		s.Consistency = Filesystem
+	}
+	files, err := x.create(ctx, r, ts, s)
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		defer cancel()
+		err = errors.Join(err, closeAll(s.Disks))
+		if rerr := x.remove(undo); rerr != nil {
+			return nil, errors.Join(err, rerr)
+		}
+		if errors.Is(err, process.ErrTimeout) && !x.seen {
+			// What was killed may have asked somebody else for it.
+			return nil, fmt.Errorf("%w; there is no snapshot now, but it may still come: run vmstream snapshot reap %s later", err, e.Record().ID)
+		}
+		return nil, errors.Join(err, e.End())
+	}
+	s.OnCheck = func(ctx context.Context) error {
+		if err := files.changed(); err != nil {
+			return err
+		}
+		return x.check(ctx)
+	}
+	s.OnRelease = func(ctx context.Context, _ bool) error {
+		if err := x.remove(ctx); err != nil {
+			return err
+		}
+		return e.End()
+	}
+	return s, nil
+}
+
+// execRun is a snapshot on its way, in this run or a later one.
+type execRun struct {
+	rec  *execRecord
+	e    *Entry
+	line func(string)
+	seen bool // there is, or was, a level of it
+}
+
+// prepare notes everything that has to be known to undo the snapshot.
+func (p *Exec) prepare(ctx context.Context, r *Request, e *Entry) (*execRun, []target, error) {
+	if r.VM == nil {
+		return nil, nil, fmt.Errorf("%s: the host's tools make snapshots of VMs: name a configuration, and choose disks with --disk: %w", r.Path, disk.ErrUnsupported)
+	}
+	if err := p.Validate(); err != nil {
+		return nil, nil, err
+	}
+	ts, err := r.targets()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := refuseForRedo(ts); err != nil {
+		return nil, nil, err
+	}
+	x := &execRun{e: e, line: p.Line, rec: &execRecord{
+		Commands: p.ExecCommands, Config: r.VM.Path, AllowOutside: r.Open.AllowOutside,
+		BackupID: r.BackupID, Snapshot: "vmstream-" + e.Record().ID,
+	}}
+	if x.rec.Commands.Timeout <= 0 {
+		x.rec.Commands.Timeout = DefaultExecTimeout
+	}
+	for i := range ts {
+		links, err := linkPaths(ts[i].vmDisk, r.Open.AllowOutside)
+		if err != nil {
+			return nil, nil, ts[i].inDisk(err)
+		}
+		x.rec.Disks = append(x.rec.Disks, &execDisk{Key: ts[i].Key, Parent: links[0], Links: len(links)})
+	}
+	if x.rec.Commands.Machines != "" {
+		if err := x.findMachine(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	return x, ts, nil
+}
+
+// create makes the snapshot and opens what stands still.
+func (x *execRun) create(ctx context.Context, r *Request, ts []target, s *Snapshot) (still, error) {
+	x.rec.Begun = true
+	if err := x.e.Save(execCreating, x.rec); err != nil {
+		return nil, err
+	}
+	if err := r.Moment(ctx, x.runCreate); err != nil {
+		return nil, err
+	}
+	if err := x.await(ctx, x.levels); err != nil {
+		return nil, err
+	}
+	if err := x.findSnapshot(ctx); err != nil {
+		return nil, err
+	}
+	if err := x.e.Save(execCreated, x.rec); err != nil {
+		return nil, err
+	}
+	for i := range ts {
+		t := &ts[i]
+		t.Path, t.redo = x.rec.Disks[i].Parent, strings.HasSuffix(x.rec.Disks[i].Parent, redoSuffix)
+		if t.redo {
+			t.format = vmdk.SourceAuto
+		} else if t.vmDisk.RedoLogs > 0 {
+			t.format = vmdk.SourceRaw
+		}
+	}
+	frozen := *r
+	frozen.Open.Frozen = true
+	var err error
+	if s.Disks, err = openAll(ts, &frozen); err != nil {
+		return nil, err
+	}
+	return watch(s.Disks)
+}
+
+func (x *execRun) runCreate(ctx context.Context) error {
+	c := x.rec.Commands.Create
+	if !c.has("disk") {
+		_, err := x.command(ctx, c, nil)
+		return err
+	}
+	for _, d := range x.rec.Disks {
+		if _, err := x.command(ctx, c, map[string]string{"disk": d.Key}); err != nil {
+			return fmt.Errorf("disk %s: %w", d.Key, err)
+		}
+	}
+	return nil
+}
+
+const maxExecOutput = 1 << 20
+
+// command runs a command with the values that are known, and more.
+func (x *execRun) command(ctx context.Context, t Template, more map[string]string) ([]byte, error) {
+	values := map[string]string{
+		"config": x.rec.Config, "id": x.rec.BackupID, "name": x.rec.Snapshot, "vmid": x.rec.VMID, "snapshot": x.rec.SnapshotID,
+	}
+	for k, v := range more {
+		values[k] = v
+	}
+	argv, err := t.argv(values)
+	if err != nil {
+		return nil, err
+	}
+	c := process.Command{Argv: argv, Timeout: x.rec.Commands.Timeout, Line: x.line, KeepBytes: maxExecOutput}
+	return c.Run(ctx)
+}
+
+func (x *execRun) check(ctx context.Context) error {
+	if x.rec.Commands.Check == "" {
+		return nil
+	}
+	_, err := x.command(ctx, x.rec.Commands.Check, nil)
+	return err
+}
+
+// settleTime is how long the host is given to do what it has been told, after
+// the command has ended.
+const settleTime = 10 * time.Second
+
+// await repeats look until it succeeds or its time is over.
+func (x *execRun) await(ctx context.Context, look func() error) error {
+	deadline := time.Now().Add(min(settleTime, x.rec.Commands.Timeout))
+	for {
+		err := look()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// disks returns the levels of each disk as they are now, from the top down.
+func (x *execRun) disks() ([][]string, error) {
+	load := vm.LoadOptions{NoLogs: true}
+	if !x.rec.AllowOutside {
+		load.Roots = vm.DefaultRoots()
+	}
+	m, err := vm.Load(x.rec.Config, load)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]string
+	for _, want := range x.rec.Disks {
+		var links []string
+		for i := range m.Disks {
+			if m.Disks[i].Key == want.Key {
+				links, err = linkPaths(&m.Disks[i], x.rec.AllowOutside)
+			}
+		}
+		if err == nil && links == nil {
+			err = errNoDisk
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: disk %s: %w", x.rec.Config, want.Key, err)
+		}
+		out = append(out, links)
+	}
+	return out, nil
+}
+
+// levels fills in the new levels. It fails unless each disk has exactly one.
+func (x *execRun) levels() error {
+	all, err := x.disks()
+	if err != nil {
+		return err
+	}
+	for i, d := range x.rec.Disks {
+		links := all[i]
+		if at := findLink(links, d.Parent); at != 1 || len(links) != d.Links+1 {
+			return fmt.Errorf("disk %s: %w: it has %d levels and had %d, and its former top %s is %s", d.Key, errNoLevel, len(links), d.Links, d.Parent, place(at))
+		}
+		d.Level, x.seen = links[0], true
+	}
+	return nil
+}
+
+var errNoLevel = fmt.Errorf("the command has not put one level over it: %w", disk.ErrMismatch)
+
+func place(at int) string {
+	if at < 0 {
+		return "none of them"
+	}
+	return "the " + strconv.Itoa(at+1) + ". from above"
+}
+
+// Reap removes the snapshot of a run that is gone.
+func (p *Exec) Reap(ctx context.Context, e *Entry, warn func(string)) error {
+	rec := new(execRecord)
+	if err := e.Load(rec); err != nil {
+		return err
+	}
+	x := &execRun{rec: rec, e: e, line: p.Line}
+	if err := x.remove(ctx); err != nil {
+		return err
+	}
+	return e.End()
+}
