@@ -34,7 +34,9 @@ one file as large as the disk, a raw one for ESX 2.x. Redo logs that are
 there already stay, and what they hold is in the backup; with -r they are committed
 first. Only disks of mode persistent are taken.
 
-The VM has to be powered off. On stdout are lines for people and scripts: "Disk found",
+The VM has to be powered off, unless the tools of its host add the redo logs: with
+--exec, and by itself where vmware-cmd is there and says that a VM of ESX 2.x is
+running. What is on its disks is as after a power cut then. On stdout are lines for people and scripts: "Disk found",
 "Free space" and others.`
 
 type vmsnapOptions struct {
@@ -45,6 +47,7 @@ type vmsnapOptions struct {
 	localDir          string
 	whole, commit     bool
 
+	exec         string
 	stateDir     string
 	force        bool
 	ignoreSpace  bool
@@ -74,6 +77,7 @@ func newVmsnap(a *app) *cobra.Command {
 	f.StringVarP(&o.remoteDir, "remote-dir", "R", "", "directory on the archive server that becomes the backup (if empty: "+defaultArchiveDir+" and the name of the VM)")
 	f.BoolVarP(&o.whole, "whole", "l", false, "export disks as whole files, not as segments below 2 GB")
 	f.BoolVarP(&o.commit, "commit-redo", "r", false, "commit redo logs that are there already before the backup")
+	f.StringVar(&o.exec, "exec", "", "add and commit redo logs with the tools of this kind of host, for a VM that is running: esx2 (vmware-cmd), esxi (vim-cmd)")
 	addStateDir(c, &o.stateDir)
 	f.BoolVar(&o.force, "force", false, "replace a directory that is there although vmsnap did not make it")
 	f.BoolVar(&o.ignoreSpace, "ignore-space", false, "begin even if there may be too little free space")
@@ -85,6 +89,9 @@ func newVmsnap(a *app) *cobra.Command {
 
 func (o *vmsnapOptions) validate() (err error) {
 	if o.config, err = atMostOnce("-c", o.configs); err != nil {
+		return err
+	}
+	if err := o.checkExec(); err != nil {
 		return err
 	}
 	switch {

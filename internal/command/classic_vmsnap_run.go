@@ -29,6 +29,9 @@ type vmsnap struct {
 	log   *classicLog
 	taken []string // keys of the disks
 
+	provider snapshot.Provider
+	onHost   bool // it works on a VM that is running
+
 	began      time.Time
 	counters   *stream.Counters
 	name       string
@@ -47,7 +50,7 @@ func runVmsnap(ctx context.Context, a *app, o *vmsnapOptions) error {
 }
 
 func (s *vmsnap) run(ctx context.Context) error {
-	if err := s.list(); err != nil {
+	if err := s.list(ctx); err != nil {
 		return err
 	}
 	if err := s.look(ctx); err != nil {
@@ -80,7 +83,7 @@ func (s *vmsnap) load() (*vm.VM, error) {
 }
 
 // list tells which disks there are and which of them are taken.
-func (s *vmsnap) list() error {
+func (s *vmsnap) list(ctx context.Context) error {
 	m, err := s.load()
 	if err != nil {
 		return cli.Source(err)
@@ -107,7 +110,10 @@ func (s *vmsnap) list() error {
 		return cli.Source(fmt.Errorf("%s: the VM has no persistent disk: %w", m.Path, disk.ErrUnsupported))
 	}
 	s.name, s.dir = m.Name, filepath.Join(s.localDir, m.Name)
-	return s.checkPlace(m)
+	if err := s.checkPlace(m); err != nil {
+		return err
+	}
+	return s.choose(ctx, m)
 }
 
 func mode(d *vm.Disk) string {
@@ -171,7 +177,9 @@ func (s *vmsnap) sourceOptions() pipeline.SourceOptions {
 // look opens everything once and compares what is needed with what is free,
 // before anything is changed.
 func (s *vmsnap) look(ctx context.Context) error {
-	src, err := pipeline.OpenSource(ctx, s.config, s.sourceOptions())
+	o := s.sourceOptions()
+	o.AllowInUse = o.AllowInUse || s.onHost // nothing of it is kept
+	src, err := pipeline.OpenSource(ctx, s.config, o)
 	if err != nil {
 		return cli.Source(err)
 	}
@@ -224,14 +232,13 @@ func (s *vmsnap) commitPresent(ctx context.Context) error {
 
 // export puts redo logs over the disks, writes the directory and commits them.
 func (s *vmsnap) export(ctx context.Context) error {
-	provider := snapshot.Redo{}
-	j, err := (&snapshotFlags{stateDir: s.stateDir}).journal(provider)
+	j, err := (&snapshotFlags{stateDir: s.stateDir}).journal(s.provider)
 	if err != nil {
 		return err
 	}
 	so := s.sourceOptions()
 	so.Snapshot = pipeline.SnapshotOptions{
-		Provider: provider, Journal: j, BackupID: newID(), Detail: func(t string) { s.log.detail("%s", t) },
+		Provider: s.provider, Journal: j, BackupID: newID(), Detail: func(t string) { s.log.detail("%s", t) },
 	}
 	src, err := pipeline.OpenSource(ctx, s.config, so)
 	if err != nil {
