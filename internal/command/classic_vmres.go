@@ -17,6 +17,7 @@ import (
 	"github.com/vmstream/vmstream/internal/pipeline"
 	"github.com/vmstream/vmstream/internal/remote"
 	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vmdk"
 )
 
 const longVmres = `Vmres restores a VM from a backup that vmsnap has made, or from a stream, to the
@@ -52,6 +53,7 @@ type vmresOptions struct {
 	target, name      string
 	whole             bool
 	format            string
+	sourceFormat      string
 	register          string
 	force             bool
 	ignoreSpace       bool
@@ -86,11 +88,12 @@ func newVmres(a *app) *cobra.Command {
 	f.StringVarP(&o.remoteDir, "remote-dir", "R", "", "directory of the backup on the archive server (if empty: "+defaultArchiveDir+" and BACKUP)")
 	f.StringVarP(&o.target, "directory", "C", "", "make the VM's directory in here")
 	f.StringVarP(&o.name, "name", "n", "", "new name of the VM")
-	f.BoolVarP(&o.whole, "whole", "l", false, "disks of ESX 2.x are whole files, as of vmsnap -l (found out without it)")
+	f.BoolVarP(&o.whole, "whole", "l", false, "the disks are whole files, as of vmsnap -l: for ESX 2.x the same as --source-format raw (found out without it)")
 	f.StringVar(&o.format, "format", formatProduct, "make disks into: product, "+strings.Join(restoreFormats(), ", "))
 	f.StringVar(&o.register, "register", "", "run this command when the VM is restored, or vmware-cmd")
 	f.BoolVar(&o.force, "force", false, "replace existing files")
 	f.BoolVar(&o.ignoreSpace, "ignore-space", false, "begin even if there may be too little free space")
+	addSourceFormat(c, &o.sourceFormat)
 	complete(c, "format", append([]string{formatProduct}, restoreFormats()...))
 	return c
 }
@@ -99,7 +102,12 @@ func (o *vmresOptions) validate(args []string, localGiven bool) (err error) {
 	if o.config, err = atMostOnce("-c", o.configs); err != nil {
 		return err
 	}
+	if err := checkSourceFormat(o.sourceFormat); err != nil {
+		return err
+	}
 	switch {
+	case o.whole && o.sourceFormat == string(vmdk.SourceVMDK):
+		return errors.New("-l says that disks of ESX 2.x are raw, --source-format vmdk that they are not")
 	case o.target == "":
 		return errors.New("say where to restore to: -C DIR")
 	case len(args) > 1:

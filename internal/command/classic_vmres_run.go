@@ -148,8 +148,11 @@ func (r *vmres) directory(ctx context.Context, dir string) error {
 		r.log.detail("%s: no %s to check it by", dir, sums.Name)
 	}
 	o := pipeline.SourceOptions{Copy: vm.CopyFound, Warn: r.log.warn, Name: r.name}
-	if r.whole {
-		o.Copy = vm.CopyWhole
+	switch {
+	case r.whole || r.sourceFormat == string(vmdk.SourceRaw):
+		o.Copy = vm.CopyRaw
+	case r.sourceFormat == string(vmdk.SourceVMDK):
+		o.Copy = vm.CopyVMDK
 	}
 	src, err := pipeline.OpenSource(ctx, config, o)
 	if err != nil {

@@ -106,6 +106,9 @@ func (s *stage) moveDirectory() error {
 	return disk.SyncDir(filepath.Dir(s.final))
 }
 
+// exchangeNames is exchange, but for tests of systems that cannot do it.
+var exchangeNames = exchange
+
 // swapDirectory puts the stage in the place of the final directory, which is
 // removed then. Where the system can exchange two names there is one of the two
 // at any time.
@@ -114,7 +117,7 @@ func (s *stage) swapDirectory() error {
 		return err
 	}
 	old := s.dir // has the old files after an exchange
-	if err := exchange(s.dir, s.final); err != nil {
+	if err := exchangeNames(s.dir, s.final); err != nil {
 		old = s.dir + ".old"
 		if err := os.Rename(s.final, old); err != nil {
 			return err
