@@ -63,7 +63,7 @@ func isRawCopy(path string) (raw bool, err error) {
 	magic := make([]byte, 4)
 	if n, _ := f.ReadAt(magic, 0); n == len(magic) && (string(magic) == "KDMV" || string(magic) == "COWD") {
 		return false, &disk.FormatError{
-			File: path, Offset: 0, Err: disk.ErrUnsupported,
+			File: path, Format: "disk of ESX 2.x", Offset: 0, Err: disk.ErrUnsupported,
 			Detail: "it begins as a sparse VMDK does, and may be one or a raw disk: say --source-format vmdk or raw",
 		}
 	}

@@ -155,7 +155,10 @@ func (r *vmres) directory(ctx context.Context, dir string) error {
 		o.Copy = vm.CopyVMDK
 	}
 	src, err := pipeline.OpenSource(ctx, config, o)
-	if err != nil {
+	switch {
+	case errors.Is(err, disk.ErrUnsupported):
+		return cli.Source(err)
+	case err != nil:
 		return cli.Source(cli.Stream(err)) // what is damaged is a backup
 	}
 	defer src.Close() //nolint:errcheck // only read
