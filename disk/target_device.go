@@ -159,7 +159,7 @@ const zeroPiece = 256 << 20
 func (t *DeviceTarget) zero(g span) error {
 	from := min((g.off+t.align-1)/t.align*t.align, g.end)
 	to := max(g.end/t.align*t.align, from)
-	if err := t.writeZeros(g.off, from); err != nil {
+	if err := writeZeros(t.f, g.off, from); err != nil {
 		return err
 	}
 	for from < to && !t.noIoctl {
@@ -174,18 +174,7 @@ func (t *DeviceTarget) zero(g span) error {
 		}
 		from += n
 	}
-	return t.writeZeros(from, g.end)
-}
-
-func (t *DeviceTarget) writeZeros(from, to int64) error {
-	for from < to {
-		n, err := t.f.WriteAt(zeroPage[:min(to-from, int64(len(zeroPage)))], from)
-		if err != nil {
-			return err
-		}
-		from += int64(n)
-	}
-	return nil
+	return writeZeros(t.f, from, g.end)
 }
 
 // Ordered returns false.

@@ -30,7 +30,7 @@ func FindIndex(r io.ReaderAt, size int64) (*Result, error) {
 	if err != nil {
 		return nil, atEnd(err)
 	}
-	if m == nil || m.name != opening.Name+"/"+IndexName || m.size > 16<<20+size>>5 {
+	if m == nil || m.name != opening.Name+"/"+IndexName || m.size > 16<<20+size>>5+opening.trackBound() {
 		return nil, recordError("end of stream", "there is no index where its pointer says")
 	}
 	b := make([]byte, m.size)

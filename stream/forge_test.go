@@ -19,12 +19,15 @@ type forge struct {
 	spec    codec.Spec
 	members []forged // up to the last descriptor
 	totals  []DiskTotals
+	tracks  []*DiskTrack
 	id      string
 
-	sums     func([]byte) []byte // changes SHA256SUMS
-	index    func(*Index)        // changes the index before its end record is made
-	indexRaw func([]byte) []byte // changes the index member
-	end      func([]byte) []byte // changes what follows the index
+	sums  func([]byte) []byte // changes SHA256SUMS
+	index func(*Index)        // changes the index before its end record is made
+	// indexBody changes what is before the end record, which then fits it.
+	indexBody func([]byte) []byte
+	indexRaw  func([]byte) []byte // changes the index member
+	end       func([]byte) []byte // changes what follows the index
 }
 
 type forged struct {
@@ -120,7 +123,7 @@ func (f *forge) build() []byte {
 	}
 	check(e.bytes(SumsName, fileMode, s))
 	ix := &Index{
-		Format: IndexFormatName, ID: f.id, Codec: f.spec.Name, Disks: f.totals, Members: e.members,
+		Format: IndexFormatName, ID: f.id, Codec: f.spec.Name, Disks: f.totals, Tracks: f.tracks, Members: e.members,
 		SumsDigest: e.members[len(e.members)-1].SHA256, HeadersDigest: hex.EncodeToString(e.headers.Sum(nil)),
 	}
 	if ix.Codec == "" {
@@ -138,6 +141,12 @@ func (f *forge) build() []byte {
 	}
 	b, err := encodeIndex(ix, e.tar)
 	check(err)
+	if f.indexBody != nil {
+		body := f.indexBody(b[:len(b)-blockSize])
+		end, err := encodeEnd(ix.ID, e.tar, int64(len(body))+blockSize, body)
+		check(err)
+		b = append(body, end...)
+	}
 	if f.indexRaw != nil {
 		b = f.indexRaw(b)
 	}

@@ -23,6 +23,7 @@ type Index struct {
 	Opening    *Opening        `json:"opening"` // the opening record again: the index alone is enough to build on
 	Warnings   []string        `json:"warnings,omitempty"`
 	Disks      []DiskTotals    `json:"disks"`
+	Tracks     []*DiskTrack    `json:"track,omitempty"` // of the disks with track_bytes, in their order
 	Members    []*MemberRecord `json:"members"`
 	SumsDigest string          `json:"sums_sha256"`
 	// HeadersDigest is that of the tar headers of all members before this
@@ -126,6 +127,9 @@ func ParseIndex(b []byte, tarOffset int64) (*Index, error) {
 		return nil, recordError("index", "has no opening record of backup %q", ix.ID)
 	}
 	if err := ix.Opening.validate(); err != nil {
+		return nil, err
+	}
+	if err := ix.checkTracks(); err != nil {
 		return nil, err
 	}
 	if tarOffset < 0 {

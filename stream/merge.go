@@ -27,8 +27,9 @@ func Merge(ctx context.Context, w io.Writer, ins []io.Reader, o Options) (*Resul
 	m := &merger{ctx: ctx, opened: make(chan *Opening, 1), files: make(chan *File), disks: make(chan *mergedDisk), read: make(chan struct{})}
 	ro := ReadOptions{Workers: o.Workers, MemoryBytes: max(o.MemoryBytes, DefaultMemoryBytes) / 2}
 	g.Go(func() error {
-		_, err := ReadChain(ctx, ins, m, ro)
+		res, err := ReadChain(ctx, ins, m, ro)
 		if err == nil {
+			m.tracks = res.Index.Tracks
 			close(m.read)
 		}
 		return err
@@ -52,6 +53,7 @@ type merger struct {
 	files  chan *File
 	disks  chan *mergedDisk
 	read   chan struct{} // closed when all streams have been read
+	tracks []*DiskTrack  // of the last stream, then
 	disk   *mergedDisk
 }
 
@@ -130,6 +132,7 @@ func (m *merger) writeMembers(ctx context.Context, w *streamWriter) error {
 	for n := 0; ; {
 		select {
 		case <-m.read: // nothing follows
+			w.tracks = m.tracks // of the disks as they are now
 			return nil
 		case f := <-m.files:
 			if err := w.file(f); err != nil {

@@ -61,8 +61,35 @@ type Disk struct {
 	// Changes makes the disk an increment on that of the same key in
 	// Options.Parent: what is of kind Parent is left out.
 	Changes Changes
+	// Was has the digests of the disk in the parent, nil if there are none.
+	// What an increment with Record.TrackBytes does not store has these digests
+	// still; without them, or with blocks of another size, it is read.
+	Was *Track
+	// Compare makes the disk an increment without Changes: every block is read,
+	// and those that have the digest in Was are left out.
+	Compare bool
 
 	merged *mergedDisk
+}
+
+// increment reports if the disk is an increment on its parent.
+func (d *Disk) increment() bool { return d.Changes != nil || d.Compare }
+
+// blockBytes returns the size of the blocks whose digests are needed, 0 if none are.
+func (d *Disk) blockBytes() int64 {
+	if d.Compare && d.Was != nil {
+		return d.Was.BlockBytes
+	}
+	return d.Record.TrackBytes
+}
+
+// carried returns digests of the parent that still hold for blocks that have
+// not changed.
+func (d *Disk) carried() *DiskTrack {
+	if d.Was == nil || d.Was.BlockBytes != d.blockBytes() || !d.increment() {
+		return nil
+	}
+	return d.Was.DiskTrack
 }
 
 // changes returns what tells the runs to store.

@@ -23,6 +23,8 @@ type packed struct {
 	sha    [sha256.Size]byte
 	out    []byte  // header and extent, or the frames that hold them
 	frames []int64 // lengths of the frames
+
+	digests []blockDigest // of the segment's blocks, if they are tracked
 }
 
 // packSource is what a segment is made from.
@@ -32,6 +34,7 @@ type packSource struct {
 	// Parent do not. It is im in a full backup.
 	changes   Changes
 	increment bool
+	track     tracking
 }
 
 // Changes tells which ranges of a disk differ from an earlier state of it, as
@@ -57,18 +60,31 @@ func (s *slot) pack(src packSource, off, n int64) (packed, error) {
 			}
 		}
 	}
-	room := s.mem[s.extent+overhead:]
+	read := s.readAll
+	if src.track.block != 0 {
+		read = s.readBlocks
+	}
+	used, err := read(&p, src, off, n, s.mem[s.extent+overhead:], states)
+	if err != nil {
+		return p, err
+	}
+	s.lay(&p, n, used/vmdk.GrainBytes, states)
+	return p, nil
+}
+
+// readAll reads what is to be stored of the segment into room, and returns how
+// many bytes of room are used.
+func (s *slot) readAll(p *packed, src packSource, off, n int64, room []byte, states []vmdk.GrainState) (int, error) {
 	used := 0
 	for from, to := range s.spans(n) {
 		k, err := s.readSpan(src, off, from, to, n, room[used:], states)
 		if err != nil {
-			return p, err
+			return 0, err
 		}
 		used += k
 		p.read += to - from
 	}
-	s.lay(&p, n, used/vmdk.GrainBytes, states)
-	return p, nil
+	return used, nil
 }
 
 // lay puts the metadata before stored grains and hashes the extent. A segment
@@ -150,6 +166,7 @@ func (s *slot) readSpan(src packSource, off, from, to, n int64, room []byte, sta
 	if err := disk.ReadFull(src.im, b, off+from); err != nil {
 		return 0, fmt.Errorf("read %d bytes at %d: %w", len(b), off+from, err)
 	}
+	hash := src.track.block != 0
 	if to == n { // the last grain is a whole one in the extent
 		pad := room[len(b):roundUp(len(b), vmdk.GrainBytes)]
 		clear(pad)
@@ -159,11 +176,18 @@ func (s *slot) readSpan(src packSource, off, from, to, n int64, room []byte, sta
 	for i := 0; i < len(b); i += vmdk.GrainBytes {
 		g := b[i : i+vmdk.GrainBytes]
 		state := &states[(from+int64(i))/vmdk.GrainBytes]
+		inDisk := g[:min(int64(len(g)), to-from-int64(i))]
 		if disk.IsZero(g) {
+			if hash {
+				s.hash.zero(int64(len(inDisk)))
+			}
 			if src.increment {
 				*state = vmdk.GrainZero
 			}
 			continue
+		}
+		if hash { // while it is in the cache, and before it moves
+			s.hash.write(inDisk)
 		}
 		if used != i {
 			copy(b[used:], g)

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vmstream/vmstream/disk"
-	"github.com/vmstream/vmstream/stream/codec"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
@@ -72,53 +71,59 @@ var ErrTarget = errors.New("write the target")
 // disk.ErrTruncated or disk.ErrUnsupported; errors of the sink have ErrTarget;
 // anything else is trouble with reading r.
 func Read(ctx context.Context, r io.Reader, sink Sink, o ReadOptions) (*Result, error) {
+	o.prepare()
+	in := newInput(r, &o)
+	defer in.close()
+	d := &streamReader{opt: o, input: in, sink: sink}
+	return d.read(ctx)
+}
+
+func (o *ReadOptions) prepare() {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	if o.Counters == nil {
 		o.Counters = new(Counters)
 	}
-	var file *fileReader
-	if o.File != nil {
-		file = &fileReader{r: o.File.R, pos: o.File.Offset}
-		r = file
-	}
-	counted := &countingReader{r: r, n: &o.Counters.Out}
-	cr, err := codec.NewReader(counted, o.Workers)
-	if err != nil {
+}
+
+// read reads the stream that the input stands at.
+func (d *streamReader) read(ctx context.Context) (*Result, error) {
+	if err := d.input.begin(); err != nil {
 		return nil, err
 	}
-	defer cr.Close()
-	d := &streamReader{opt: o, codec: cr, in: cr, sink: sink, count: o.Counters, headers: sha256.New()}
-	if raw := cr.Raw(); raw != nil {
-		d.in = raw
-		if file != nil {
-			d.seek = &skipper{file: file, buffered: raw, count: &o.Counters.Out}
-		}
-	}
+	d.in, d.seek = d.input.tar(), d.input.skipper()
+	d.count, d.headers = d.opt.Counters, sha256.New()
 	res, err := d.run(ctx)
 	if err != nil {
 		return nil, d.explain(err)
 	}
-	res.OutBytes = o.Counters.Out.Load()
+	res.OutBytes = d.count.Out.Load()
 	return res, nil
 }
 
 // explain turns the end of the input where there must be more into damage.
 func (d *streamReader) explain(err error) error {
-	if (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && !errors.Is(err, ErrTarget) {
-		return &disk.FormatError{Format: "stream", Field: d.where, Offset: d.tar, Err: disk.ErrTruncated, Detail: "the stream ends here: it is not a whole backup"}
+	eof := (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && !errors.Is(err, ErrTarget)
+	if !eof {
+		return err
 	}
-	return err
+	if _, perr := d.input.buf.Peek(1); perr == nil && d.input.series { // frames end there, the input does not
+		return &disk.FormatError{Format: "stream", Field: d.where, Offset: d.tar, Err: disk.ErrCorrupt, Detail: "there is no frame where one must start"}
+	}
+	return &disk.FormatError{Format: "stream", Field: d.where, Offset: d.tar, Err: disk.ErrTruncated, Detail: "the stream ends here: it is not a whole backup"}
 }
 
 type streamReader struct {
 	opt   ReadOptions
-	codec *codec.Reader
+	input *input
 	in    io.Reader
 	seek  *skipper // d.in, if it can be skipped over; else nil
 	sink  Sink
 	count *Counters
+
+	before *Opening // of the stream before, if there is one
+	more   bool     // something follows; valid at the end
 
 	opening *Opening
 
@@ -183,6 +188,11 @@ func (d *streamReader) readOpening() error {
 	o := d.opening
 	if first.name != o.Name+"/"+OpeningName {
 		return recordError("first member", "is called %q", first.name)
+	}
+	if d.before != nil {
+		if err := o.Follows(d.before); err != nil {
+			return err
+		}
 	}
 	first.name = OpeningName
 	d.begin(first, 0, b)

@@ -5,7 +5,6 @@ package stream
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"io"
 	"reflect"
 
@@ -63,7 +62,7 @@ func (d *streamReader) readIndex() (*Result, error) {
 		return nil, recordError(IndexName, "mode %o and time %v are not those of this stream", m.mode, m.modTime)
 	}
 	// Members and warnings have long names at worst; frames are 1 MiB of tar.
-	most := int64(1<<20) + 2*d.members[0].Size + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15
+	most := int64(1<<20) + 2*d.members[0].Size + 4096*int64(len(d.members)+len(d.opening.Files)) + at>>15 + d.opening.trackBound()
 	if m.size > most {
 		return nil, recordError(IndexName, "is %d bytes long", m.size)
 	}
@@ -115,21 +114,23 @@ func (d *streamReader) checkIndex(ix *Index) error {
 // began at the offset indexTar.
 func (d *streamReader) readTail(ix *Index, indexTar int64) error {
 	d.where = "end of the tar"
-	var b [endBlocks + 1]byte
-	n, err := io.ReadFull(d.in, b[:])
-	switch {
-	case err == nil:
-		return recordError("end of stream", "bytes follow the end of the tar")
-	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-		return err
-	case n < endBlocks:
-		return io.ErrUnexpectedEOF
-	case !disk.IsZero(b[:endBlocks]):
+	var b [endBlocks]byte
+	if _, err := io.ReadFull(d.in, b[:]); err != nil {
+		return eofUnexpected(err)
+	}
+	if !disk.IsZero(b[:]) {
 		return recordError("end of stream", "the end blocks are not zero")
 	}
 	d.passed(endBlocks)
-	if p := d.codec.Pointer(); p != nil && (p.TarBytes != d.tar || p.IndexTar != indexTar) {
+	frames, more, err := d.input.end()
+	if err != nil {
+		return err
+	}
+	if d.more = more; more && !d.input.series {
+		return recordError("end of stream", "bytes follow the end of the tar")
+	}
+	if p := frames.Pointer(); p != nil && (p.TarBytes != d.tar || p.IndexTar != indexTar) {
 		return recordError("end of stream", "the pointer says %d bytes of tar with the index at %d, there are %d with it at %d", p.TarBytes, p.IndexTar, d.tar, indexTar)
 	}
-	return ix.sameFrames(d.codec)
+	return ix.sameFrames(frames)
 }

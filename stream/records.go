@@ -78,7 +78,8 @@ type DiskRecord struct {
 	Key            string        `json:"key"`  // such as scsi0:0
 	File           string        `json:"file"` // its descriptor in this stream
 	CapacityBytes  int64         `json:"capacity_bytes"`
-	AllocatedBytes int64         `json:"allocated_bytes"` // data runs of the source: an upper bound of what is stored
+	AllocatedBytes int64         `json:"allocated_bytes"`       // data runs of the source: an upper bound of what is stored
+	TrackBytes     int64         `json:"track_bytes,omitempty"` // size of the blocks whose digests the index has; 0: none
 	Adapter        string        `json:"adapter"`
 	Geometry       vmdk.Geometry `json:"geometry"`
 	Mode           string        `json:"mode,omitempty"`
@@ -224,6 +225,9 @@ func (o *Opening) validate() error {
 		d := &o.Disks[i]
 		if err := d.validate(); err != nil {
 			return err
+		}
+		if d.TrackBytes != 0 && (!ValidTrackBytes(d.TrackBytes) || o.ExtentBytes%d.TrackBytes != 0) {
+			return recordError("opening record", "disk %s: track_bytes %d", d.Key, d.TrackBytes)
 		}
 		if d.Increment() && o.Depth == 0 {
 			return recordError("opening record", "disk %s has a parent in a full backup", d.Key)

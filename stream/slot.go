@@ -34,6 +34,8 @@ type slot struct {
 	states  []vmdk.GrainState
 	kinds   []byte // what kinds of runs each grain has
 	frame   []byte // a frame before it moves to its place
+	hash    blockHasher
+	digests []blockDigest
 	enc     codec.Encoder
 }
 

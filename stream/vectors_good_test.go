@@ -3,6 +3,7 @@
 package stream
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -16,10 +17,10 @@ import (
 
 // vectorCases makes every vector. Their streams are reproducible.
 func vectorCases(tb testing.TB) []*vector {
-	all := goodVectors(tb)
-	for _, part := range []map[string]badVector{badMembers(), badHeaders(), badRecords(), badIndexes(), badExtents(), badCompressed()} {
+	all := append(goodVectors(tb), goodSeries(tb)...)
+	for _, part := range []map[string]badVector{badMembers(), badHeaders(), badRecords(), badIndexes(), badExtents(), badCompressed(), badTracks(), badSeries()} {
 		for name, c := range part {
-			v := &vector{name: "bad-" + name, expect: c.expect, about: c.about, codec: c.codec}
+			v := &vector{name: "bad-" + name, expect: c.expect, about: c.about, codec: c.codec, series: c.series}
 			if v.expect == "" {
 				v.expect = expectCorrupt
 			}
@@ -39,6 +40,7 @@ type badVector struct {
 	make   func(tb testing.TB) []byte
 	expect string // corrupt if empty
 	codec  string // none if empty
+	series int
 }
 
 func goodVectors(tb testing.TB) []*vector {
@@ -110,16 +112,21 @@ func named(d Disk, file string) []Disk {
 }
 
 func decompress(tb testing.TB, b []byte) []byte {
-	r, err := codec.NewReader(bytes.NewReader(b), 1)
-	if err != nil {
-		tb.Fatal(err)
+	in, out := bufio.NewReaderSize(bytes.NewReader(b), 1<<20), []byte{}
+	for {
+		if _, err := in.Peek(1); err != nil {
+			return out
+		}
+		r, err := codec.NewSeriesReader(in, 1)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, content...)
 	}
-	defer r.Close()
-	out, err := io.ReadAll(r)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return out
 }
 
 // explicitZeros is the base stream whose first extent says zero for a grain

@@ -28,11 +28,13 @@ const (
 	expectCorrupt     = "corrupt"
 	expectTruncated   = "truncated"
 	expectUnsupported = "unsupported"
+	expectMismatch    = "mismatch"
 )
 
 // vector is one case: a stream and what a reader has to make of it.
 type vector struct {
 	name, expect, about, codec string
+	series                     int      // streams one behind the other, 0 for one
 	raw                        []string // key and digest of each disk, in order
 	b                          []byte
 }
@@ -43,6 +45,9 @@ const vectorsDir = "testdata/vectors"
 func (v *vector) encode() ([]byte, error) {
 	var b, z bytes.Buffer
 	fmt.Fprintf(&b, "expect: %s\nabout: %s\ncodec: %s\n", v.expect, v.about, v.codec)
+	if v.series > 0 {
+		fmt.Fprintf(&b, "series: %d\n", v.series)
+	}
 	for _, r := range v.raw {
 		fmt.Fprintf(&b, "raw-sha256: %s\n", r)
 	}
@@ -83,6 +88,10 @@ func decodeVector(name string, file []byte) (*vector, error) {
 			v.raw = append(v.raw, value)
 		case "stream-sha256":
 			digest = value
+		case "series":
+			if _, err := fmt.Sscan(value, &v.series); err != nil {
+				return nil, err
+			}
 		case "encoding":
 		default:
 			return nil, fmt.Errorf("unknown line %q", line)
@@ -124,7 +133,27 @@ func loadVectors(tb testing.TB) []*vector {
 
 // digestSink hashes what disks hold.
 type digestSink struct {
-	memSink
+	seriesSink
+}
+
+func (s *digestSink) Disk(i int) (disk.Writer, error) {
+	if s.opening.Disks[i].Increment() && s.disks[i] == nil {
+		return nil, nil // an increment alone is no disk
+	}
+	return s.seriesSink.Disk(i)
+}
+
+// read reads the vector as it is meant.
+func (v *vector) read(tb testing.TB, s *digestSink, o ReadOptions) error {
+	if v.series == 0 {
+		_, err := Read(tb.Context(), bytes.NewReader(v.b), s, o)
+		return err
+	}
+	all, err := ReadSeries(tb.Context(), bytes.NewReader(v.b), s, o)
+	if err == nil && len(all) != v.series {
+		return fmt.Errorf("%d streams were read", len(all))
+	}
+	return err
 }
 
 func (s *digestSink) raw() []string {
@@ -147,6 +176,8 @@ func expectation(err error) string {
 		return expectTruncated
 	case errors.Is(err, disk.ErrUnsupported):
 		return expectUnsupported
+	case errors.Is(err, disk.ErrMismatch):
+		return expectMismatch
 	case errors.Is(err, disk.ErrCorrupt):
 		return expectCorrupt
 	}
@@ -167,12 +198,18 @@ func TestVectors(t *testing.T) {
 		file := &FileInput{R: bytes.NewReader(v.b)}
 		for _, o := range []ReadOptions{{Workers: 1}, {Workers: 3}, {Workers: 2, MemoryBytes: 1}, {Workers: 2, File: file}} {
 			s := &digestSink{}
-			_, err := Read(t.Context(), bytes.NewReader(v.b), s, o)
+			err := v.read(t, s, o)
 			if got := expectation(err); got != v.expect {
 				t.Errorf("%s (%s), %+v: %s (%v), want %s", v.name, v.about, o, got, err, v.expect)
 			} else if err == nil && !slices.Equal(s.raw(), v.raw) {
 				t.Errorf("%s: disks have the digests %q, want %q", v.name, s.raw(), v.raw)
 			}
+		}
+		// One stream is a series too, and a series is not one stream.
+		_, single := Read(t.Context(), bytes.NewReader(v.b), nil, ReadOptions{})
+		_, series := ReadSeries(t.Context(), bytes.NewReader(v.b), nil, ReadOptions{})
+		if (single == nil) != (v.expect == expectOK && v.series == 0) || (series == nil) != (v.expect == expectOK) {
+			t.Errorf("%s: as a stream %v, as a series %v", v.name, single, series)
 		}
 	}
 	cases := vectorCases(t)
@@ -194,7 +231,7 @@ func TestVectorsFresh(t *testing.T) {
 		switch {
 		case f == nil:
 			t.Errorf("%s: no file", c.name)
-		case c.expect != f.expect || c.about != f.about || c.codec != f.codec:
+		case c.expect != f.expect || c.about != f.about || c.codec != f.codec || c.series != f.series:
 			t.Errorf("%s: the file says %q, %q, %q", c.name, f.expect, f.about, f.codec)
 		case c.codec == "none" && !bytes.Equal(c.b, f.b):
 			t.Errorf("%s: the stream in the file is not what is written now", c.name)
@@ -212,7 +249,7 @@ func updateVectors(t *testing.T) {
 	for _, v := range vectorCases(t) {
 		if v.expect == expectOK {
 			s := &digestSink{}
-			if _, err := Read(t.Context(), bytes.NewReader(v.b), s, ReadOptions{}); err != nil {
+			if err := v.read(t, s, ReadOptions{}); err != nil {
 				t.Fatalf("%s: %v", v.name, err)
 			}
 			v.raw = s.raw()

@@ -51,6 +51,7 @@ type streamWriter struct {
 	emit     *emitter
 	slots    []*slot
 	totals   []DiskTotals
+	tracks   []*DiskTrack
 	warnings []string
 }
 
@@ -58,6 +59,9 @@ type streamWriter struct {
 func (w *streamWriter) open() error {
 	o := &w.opt
 	if err := w.chooseExtents(); err != nil {
+		return err
+	}
+	if err := w.checkTracking(); err != nil {
 		return err
 	}
 	w.opening = Opening{
@@ -86,7 +90,10 @@ func (w *streamWriter) openDisk(d *Disk) error {
 	r := &d.Record
 	r.CapacityBytes = d.Image.Size()
 	r.CID, r.ParentCID, r.ParentFile = CIDString(ContentID(o.ID, r.Key)), CIDString(vmdk.NoParent), ""
-	if d.Changes != nil {
+	if d.Compare && (d.Was == nil || r.TrackBytes != 0 && r.TrackBytes != d.Was.BlockBytes) {
+		return fmt.Errorf("blocks of %d bytes cannot be compared with those of the parent: %w", r.TrackBytes, disk.ErrUnsupported)
+	}
+	if d.increment() {
 		below, err := o.Parent.parentOf(r)
 		if err != nil {
 			return err
@@ -183,7 +190,7 @@ func (w *streamWriter) finish() (*Result, error) {
 	last := w.emit.members[len(w.emit.members)-1]
 	ix := &Index{
 		Format: IndexFormatName, ID: w.opt.ID, Codec: w.opt.Codec.Name, Warnings: w.warnings,
-		Opening: &w.opening, Disks: append([]DiskTotals{}, w.totals...), Members: w.emit.members, SumsDigest: last.SHA256,
+		Opening: &w.opening, Disks: append([]DiskTotals{}, w.totals...), Tracks: w.tracks, Members: w.emit.members, SumsDigest: last.SHA256,
 		HeadersDigest: hex.EncodeToString(w.emit.headers.Sum(nil)),
 	}
 	b, err := encodeIndex(ix, w.emit.tar)

@@ -23,6 +23,7 @@ type diskWriter struct {
 	size    int64       // whole sectors
 	extents []vmdk.Extent
 	total   DiskTotals
+	track   *DiskTrack // nil if none is to be kept; owned by whose turn it is
 
 	mu   sync.Mutex // guards what follows: handing out work
 	next int64      // offset of the next segment
@@ -47,7 +48,14 @@ func (w *streamWriter) disk(ctx context.Context, rec *DiskRecord, in *Disk) erro
 		d.src.changes = d.src.im
 	}
 	if in.Changes != nil {
-		d.src.changes, d.src.increment = &paddedRuns{Changes: in.Changes, from: rec.CapacityBytes, size: d.size}, true
+		d.src.changes = &paddedRuns{Changes: in.Changes, from: rec.CapacityBytes, size: d.size}
+	}
+	if d.merged == nil {
+		d.src.increment = in.increment()
+		d.src.track = tracking{block: in.blockBytes(), was: in.carried(), compare: in.Compare}
+		if rec.TrackBytes != 0 {
+			d.track = &DiskTrack{Key: rec.Key, Runs: []uint32{}, Digests: strictBase64{}}
+		}
 	}
 	close(d.turn)
 	g, ctx := errgroup.WithContext(ctx)
@@ -68,6 +76,9 @@ func (w *streamWriter) disk(ctx context.Context, rec *DiskRecord, in *Disk) erro
 		return err
 	}
 	w.totals = append(w.totals, d.total)
+	if d.track != nil {
+		w.tracks = append(w.tracks, d.track)
+	}
 	return w.emit.bytes(rec.File, diskMode, b)
 }
 
@@ -128,7 +139,11 @@ func (d *diskWriter) emptyAhead() (int64, vmdk.GrainState, error) {
 		window = min(window*2, d.size-off)
 	}
 	state := vmdk.GrainAbsent
-	if kind == disk.Zero && d.src.increment {
+	if d.src.track.compare {
+		// What is zero is the parent's where that is zero too. Where it is not,
+		// blocks of a segment may differ.
+		off = min(off, d.parentZero())
+	} else if kind == disk.Zero && d.src.increment {
 		state = vmdk.GrainZero
 	}
 	if off == d.size {
@@ -148,12 +163,21 @@ func (d *diskWriter) leading(kind *disk.Kind, off, n int64) (int64, error) {
 		if *kind == 0 {
 			*kind = r.Kind
 		}
-		if r.Kind != *kind || r.Kind == disk.Data || r.Kind == disk.Parent && !d.src.increment {
+		if r.Kind != *kind || r.Kind == disk.Data || r.Kind == disk.Parent && (!d.src.increment || d.src.track.readsParent()) {
 			break
 		}
 		same += r.Length
 	}
 	return same, nil
+}
+
+// parentZero returns the end of the zeros that the parent has from d.next on.
+func (d *diskWriter) parentZero() int64 {
+	t := &d.src.track
+	if next := t.was.nextListed(d.next / t.block); next < d.size/t.block+1 {
+		return min(next*t.block, d.size)
+	}
+	return d.size
 }
 
 func (d *diskWriter) work(ctx context.Context, s *slot) error {
@@ -210,6 +234,7 @@ func (d *diskWriter) write(p piece, seg *packed, header []byte) error {
 	d.total.StoredBytes += stored
 	c.Zero.Add(max(p.n-stored, 0))
 	c.Done.Add(p.n)
+	d.keepDigests(p, seg)
 	if !seg.extent {
 		if d.emptyState != seg.state {
 			if err := d.flushEmpty(); err != nil {
@@ -229,6 +254,23 @@ func (d *diskWriter) write(p piece, seg *packed, header []byte) error {
 	d.addExtent(name, p.n)
 	d.total.OutBytes += int64(len(seg.out))
 	return d.w.emit.packed(name, seg, header)
+}
+
+// keepDigests notes the digests of a piece's blocks.
+func (d *diskWriter) keepDigests(p piece, seg *packed) {
+	if d.track == nil {
+		return
+	}
+	first := p.off / d.rec.TrackBytes
+	if p.empty {
+		if p.state == vmdk.GrainAbsent && d.src.increment {
+			d.track.carry(d.src.track.was, first, (p.off+p.n+d.rec.TrackBytes-1)/d.rec.TrackBytes)
+		}
+		return
+	}
+	for i, sum := range seg.digests {
+		d.track.add(first+int64(i), sum)
+	}
 }
 
 // flushEmpty writes the pending run of segments without data as one extent.

@@ -36,15 +36,12 @@ const (
 	defaultHWVersion = "4"
 )
 
-// unwrittenCID is the content id of a disk that was created and never written.
-const unwrittenCID uint32 = 0xfffffffe
-
 // newCID returns a random content id that means nothing special.
 func newCID() uint32 {
 	for {
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-		if id := binary.LittleEndian.Uint32(b[:]); id != 0 && id != NoParent && id != unwrittenCID {
+		if id := binary.LittleEndian.Uint32(b[:]); id != 0 && id != NoParent && id != Unwritten {
 			return id
 		}
 	}
@@ -63,7 +60,7 @@ func (s *CreateSpec) contentIDs() (cid uint32, long string, err error) {
 			cid = uint32(tail)
 		}
 	}
-	if cid == NoParent || cid == unwrittenCID {
+	if cid == NoParent || cid == Unwritten {
 		return 0, "", fmt.Errorf("content id %08x is reserved: %w", cid, fs.ErrInvalid)
 	}
 	if cid == 0 {

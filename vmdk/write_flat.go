@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/vmstream/vmstream/disk"
@@ -29,20 +30,7 @@ func createFlat(spec *CreateSpec) (Writer, error) {
 		}
 		return &flatWriter{RawTarget: t, names: []string{spec.Name}}, nil
 	}
-	// ESX and hosted products differ in the words, not in the file.
-	createType, extentType := TypeMonolithicFlat, ExtentFlat
-	if spec.Format == FormatVMFS {
-		createType, extentType = TypeVMFS, ExtentVMFS
-	}
-	flat := spec.base() + "-flat.vmdk"
-	d, err := spec.descriptor(createType, []Extent{{
-		Access: AccessRW, Sectors: spec.sectors(), Type: extentType, Name: flat,
-		HasOffset: extentType == ExtentFlat,
-	}})
-	if err != nil {
-		return nil, err
-	}
-	text, err := d.Marshal()
+	flat, text, err := spec.flat()
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +43,60 @@ func createFlat(spec *CreateSpec) (Writer, error) {
 	}
 	w.files.created = append(w.files.created, flat)
 	return w, nil
+}
+
+// flat returns the name of the extent of a flat disk, and its descriptor.
+func (s *CreateSpec) flat() (name string, text []byte, err error) {
+	// ESX and hosted products differ in the words, not in the file.
+	createType, extentType := TypeMonolithicFlat, ExtentFlat
+	if s.Format == FormatVMFS {
+		createType, extentType = TypeVMFS, ExtentVMFS
+	}
+	name = s.base() + "-flat.vmdk"
+	d, err := s.descriptor(createType, []Extent{{
+		Access: AccessRW, Sectors: s.sectors(), Type: extentType, Name: name,
+		HasOffset: extentType == ExtentFlat,
+	}})
+	if err != nil {
+		return "", nil, err
+	}
+	text, err = d.Marshal()
+	return name, text, err
+}
+
+// Adopts reports if the data of a disk of this format is a raw file, so that
+// Adopt can make one.
+func (f Format) Adopts() bool { return f == FormatRaw || f == FormatFlat || f == FormatVMFS }
+
+// Adopt makes a disk as spec says of the raw disk in the file path, which is on
+// the same file system as spec.Dir: the file gets its name there. It returns the
+// names in spec.Dir as Writer.Files does.
+func Adopt(spec CreateSpec, path string) ([]string, error) {
+	if err := spec.check(); err != nil || !spec.Format.Adopts() {
+		return nil, errors.Join(fmt.Errorf("vmdk: %s of format %s from a raw disk: %w", spec.Name, spec.Format, disk.ErrUnsupported), err)
+	}
+	files := newFiles{dir: spec.Dir}
+	if spec.Format == FormatRaw {
+		if err := errors.Join(files.free(spec.Name), os.Truncate(path, spec.SizeBytes)); err != nil {
+			return nil, err
+		}
+		return []string{spec.Name}, errors.Join(os.Rename(path, filepath.Join(spec.Dir, spec.Name)), files.complete())
+	}
+	flat, text, err := spec.flat()
+	if err == nil {
+		err = errors.Join(files.free(flat), os.Truncate(path, spec.sectors()*disk.SectorSize))
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, err := files.reserve(spec.Name, text)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(d.complete(), os.Rename(path, filepath.Join(spec.Dir, flat)), files.complete()); err != nil {
+		return nil, errors.Join(err, files.discard())
+	}
+	return []string{flat, spec.Name}, nil
 }
 
 func (w *flatWriter) Files() []string { return w.names }

@@ -21,6 +21,7 @@ const (
 	ExitDamage   = 4 // verification found damage; what was being restored is not to be used
 	ExitSource   = 5 // trouble with the source or its snapshot
 	ExitSink     = 6 // trouble writing the stream
+	ExitAudit    = 7 // what tells the changes of a disk has been found wrong
 	ExitHangup   = 128 + 1
 	ExitInt      = 128 + 2
 	ExitTerm     = 128 + 15
@@ -52,7 +53,11 @@ func Source(err error) error {
 	if errors.As(err, &e) {
 		return err
 	}
-	return &Error{Code: ExitSource, Err: err}
+	code := ExitSource
+	if errors.Is(err, stream.ErrUntrusted) {
+		code = ExitAudit
+	}
+	return &Error{Code: code, Err: err}
 }
 
 // Stream marks err, which came from reading a stream; nil stays nil.

@@ -33,8 +33,11 @@ type backupOptions struct {
 	consistency  string
 	indexOut     string
 	since        string
+	parent       *stream.Index // in since
 	snapshot     snapshotFlags
 	hooks        hooks
+	tracking     trackFlags
+	auditedBytes int64
 }
 
 const longBackup = `Backup writes a VM, or a disk alone, to stdout as one stream. VM is a .vmx or .cfg
@@ -48,22 +51,37 @@ compressed in frames that zstd, lz4 and xz decompress.
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
 
 With --since only what has changed since an earlier backup is written: of each disk
-the links above the one that was backed up then, found by their content ids.
+the links above the one that was backed up then, found by their content ids. A disk
+without links or content ids, such as a raw file or a device, is read whole and
+compared with the digests that the earlier backup has kept with --track; increments
+keep them too. A sample of what is said to be unchanged is re-read and compared
+(--audit).
 
-  vmstream backup --since web01.tar web01.vmx > web01+1.tar`
+  vmstream backup --since web01.tar web01.vmx > web01+1.tar
+  vmstream backup --track --index-out sdb.json /dev/sdb > sdb.tar
+  vmstream backup --since sdb.json /dev/sdb > sdb+1.tar`
 
 func newBackup(a *app) *cobra.Command {
 	o := &backupOptions{}
 	c := &cobra.Command{
 		Use: "backup [flags] VM|DISK", Short: "Write a VM or a disk to stdout as a stream",
-		Long: longBackup + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), a, o, args[0]) },
+		Long: longBackup + "\n\n" + exitCodes,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
+				args = []string{""}
+			}
+			if err := cobra.ExactArgs(1)(c, args); err != nil {
+				return err
+			}
+			return runBackup(c.Context(), a, o, args[0])
+		},
 	}
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
 	o.snapshot.add(c)
 	o.hooks.add(c)
+	o.tracking.add(c)
 	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G (0: 64M, and more for disks above 1 TiB that need it)")
 	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
 	f.StringVar(&o.source.Name, "name", "", "name of the VM in the stream")
@@ -97,6 +115,9 @@ func (o *backupOptions) streamOptions(a *app) (stream.Options, error) {
 	}
 	if o.extent != 0 && o.extent < stream.MinExtentBytes || o.extent > stream.MaxExtentBytes || o.extent%vmdk.GrainBytes != 0 {
 		return so, cli.Usage(fmt.Errorf("--extent-size %s: a multiple of 64K from 1M to 1G", &o.extent))
+	}
+	if err := o.tracking.validate(o.extent); err != nil {
+		return so, err
 	}
 	if err := stream.CheckMemory(&so); err != nil {
 		return so, cli.Usage(err)
@@ -135,7 +156,7 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 	if err != nil {
 		return err
 	}
-	if err := o.prepare(a, out, path, &so); err != nil {
+	if err := o.prepare(a, out, path, so.ID); err != nil {
 		return err
 	}
 	report, err := o.hooked(ctx, a, func() (func(), error) { return o.stream(ctx, a, out, path, so) })
@@ -147,13 +168,13 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 }
 
 // prepare makes the options of the source. Nothing is begun.
-func (o *backupOptions) prepare(a *app, out io.Writer, path string, so *stream.Options) error {
+func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
 	p, err := o.snapshot.provider(a)
 	if err != nil {
 		return err
 	}
 	h := &o.hooks
-	h.id, h.name, h.path, h.provider = so.ID, o.source.Name, path, p.Name()
+	h.id, h.name, h.path, h.provider = id, o.source.Name, path, p.Name()
 	if err := h.validate(); err != nil {
 		return err
 	}
@@ -162,17 +183,16 @@ func (o *backupOptions) prepare(a *app, out io.Writer, path string, so *stream.O
 	}
 	n := &o.source.Snapshot
 	if o.since != "" {
-		parent, err := pipeline.OpenParent(o.since)
-		if err != nil {
+		if o.parent, err = pipeline.OpenParent(o.since); err != nil {
 			return cli.Source(err)
 		}
-		so.Parent, n.ParentID = parent.Opening, parent.ID
+		n.ParentID = o.parent.ID
 	}
 	if n.Journal, err = o.snapshot.journal(p); err != nil {
 		return err
 	}
 	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
-	n.Provider, n.BackupID = p, so.ID
+	n.Provider, n.BackupID = p, id
 	n.Detail = func(s string) { a.console.Detail("%s", s) }
 	n.Opened = func(key string, files []string) error {
 		if writesItself(out, files) {
@@ -219,9 +239,10 @@ func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path 
 		}
 	}
 	defer release(false) // nothing is left to do behind another one
-	o.hooks.consistency = string(src.Consistency)
-	if so.Parent != nil {
-		if err := o.increment(src, so.Parent); err != nil {
+	o.hooks.name, o.hooks.consistency = src.Name, string(src.Consistency)
+	src.Track(o.tracking.fullTrack())
+	if o.parent != nil {
+		if err := o.increment(ctx, a, src, &so); err != nil {
 			return nil, err
 		}
 	}
@@ -238,15 +259,26 @@ func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path 
 		}
 	}
 	release(true)
-	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took) }, nil
+	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took, o.auditedBytes) }, nil
 }
 
-// increment makes the backup one on an earlier one.
-func (o *backupOptions) increment(src *pipeline.Source, parent *stream.Opening) error {
-	if o.source.Name == "" && src.Name != parent.VMName() {
-		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", parent.ID, o.since, parent.VMName(), src.Name, disk.ErrMismatch, parent.VMName())
+// increment makes the backup one on an earlier one, if what tells the changes
+// stands the audit.
+func (o *backupOptions) increment(ctx context.Context, a *app, src *pipeline.Source, so *stream.Options) error {
+	ix := o.parent
+	if o.source.Name == "" && src.Name != ix.Opening.VMName() {
+		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
 	}
-	return src.Since(parent)
+	so.Parent = ix.Opening
+	detail := func(s string) { a.console.Detail("%s", s) }
+	err := src.Since(ix, pipeline.SinceOptions{TrackBytes: int64(o.tracking.track), Detail: detail})
+	if err != nil {
+		return err
+	}
+	o.auditedBytes, err = stream.Audit(ctx, src.Disks, ix, stream.AuditOptions{
+		ID: so.ID, Share: float64(o.tracking.audit), Workers: so.Workers, MemoryBytes: so.MemoryBytes, Detail: detail,
+	})
+	return err
 }
 
 // writesItself reports if out is one of the files.
@@ -266,7 +298,7 @@ func writesItself(out any, files []string) bool {
 }
 
 // reportBackup tells what was written; snap is nil if it was made of streams.
-func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream.Counters, took time.Duration) {
+func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream.Counters, took time.Duration, auditedBytes int64) {
 	var stored int64
 	for _, d := range res.Index.Disks {
 		stored += d.StoredBytes
@@ -276,6 +308,7 @@ func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream
 		"id": res.Opening.ID, "name": res.Opening.Name, "disks": len(res.Index.Disks), "files": len(res.Opening.Files),
 		"source_bytes": total, "stored_bytes": stored, "tar_bytes": res.TarBytes, "stream_bytes": res.OutBytes,
 		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": a.console.Warnings(), "consistency": res.Opening.Consistency,
+		"audited_bytes": auditedBytes,
 	}
 	if snap != nil {
 		e["snapshot"], e["stall_seconds"], e["snapshot_seconds"] = snap.Provider, snap.Stall.Seconds(), snap.Lifetime().Seconds()

@@ -64,6 +64,6 @@ func runMerge(c *cobra.Command, a *app, r *resources, cf *codecFlags, args []str
 	if err != nil {
 		return cli.Stream(err)
 	}
-	reportBackup(a, res, nil, o.Counters, took)
+	reportBackup(a, res, nil, o.Counters, took, 0)
 	return a.done()
 }

@@ -33,9 +33,12 @@ it is not to be used.
   vmstream restore -C /vmfs/volumes/ds1 < web01.tar
   vmstream restore --disk scsi0:0 --to /dev/vg0/web01 < web01.tar
 
-A full backup and the increments on it are read side by side, each from its own
-file or pipe, and the VM is restored as the last one has it:
+A full backup and the increments on it, oldest first, restore the VM as the last one
+has it. They come one behind the other from stdin, or side by side, each from its own
+file or pipe. The latter writes every disk once, in order, which formats that cannot
+be written over need to spare a copy, and --to - needs in any case:
 
+  cat full.tar monday.tar tuesday.tar | vmstream restore -C /vms
   vmstream restore -C /vms --from full.tar --from monday.tar --from tuesday.tar`
 
 func newRestore(a *app) *cobra.Command {
@@ -123,7 +126,7 @@ func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
 	}
 	a.console.Say("summary", cli.Event{
 		"id": res.Opening.ID, "name": res.Opening.Name, "created": res.Opening.Created, "paths": done.Paths,
-		"restored_bytes": counters.Done.Load(), "stream_bytes": res.OutBytes, "seconds": took.Seconds(), "warnings": a.console.Warnings(),
+		"streams": done.Streams, "restored_bytes": counters.Done.Load(), "stream_bytes": res.OutBytes, "seconds": took.Seconds(), "warnings": a.console.Warnings(),
 	}, "vmstream: restored %s: %s from a stream of %s in %s, all digests right", res.Opening.Name,
 		cli.Bytes(counters.Done.Load()), cli.Bytes(res.OutBytes), cli.Duration(took))
 	return a.done()

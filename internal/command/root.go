@@ -39,7 +39,8 @@ go to stderr.`
 
 const exitCodes = `Exit codes: 0 done; 1 failed; 2 wrong usage; 3 complete with warnings;
 4 the stream is damaged or incomplete; 5 source or snapshot trouble;
-6 trouble writing the stream; 130, 143 and 129 stopped by SIGINT, SIGTERM, SIGHUP.`
+6 trouble writing the stream; 7 change tracking cannot be trusted; 130, 143 and 129
+stopped by SIGINT, SIGTERM, SIGHUP.`
 
 // New returns the command tree for one run.
 func New(s Streams) *cobra.Command {

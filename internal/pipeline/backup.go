@@ -83,6 +83,20 @@ func ReadStream(ctx context.Context, r io.Reader, sink stream.Sink, o stream.Rea
 	return res, err
 }
 
+// ReadSeries is the same for stream.ReadSeries.
+func ReadSeries(ctx context.Context, r io.Reader, sink stream.SeriesSink, o stream.ReadOptions) ([]*stream.Result, error) {
+	f, at := regularFile(r)
+	if f == nil {
+		return stream.ReadSeries(ctx, &cancelReader{ctx: ctx, r: r}, sink, o)
+	}
+	o.File = &stream.FileInput{R: f, Offset: at}
+	all, err := stream.ReadSeries(ctx, r, sink, o)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekEnd)
+	}
+	return all, err
+}
+
 // inputs makes streams that a cancelled context interrupts.
 func inputs(ctx context.Context, ins []io.Reader) []io.Reader {
 	out := make([]io.Reader, len(ins))

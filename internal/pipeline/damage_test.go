@@ -20,7 +20,8 @@ import (
 )
 
 func isDamage(err error) bool {
-	return errors.Is(err, disk.ErrCorrupt) || errors.Is(err, disk.ErrTruncated) || errors.Is(err, disk.ErrUnsupported)
+	return errors.Is(err, disk.ErrCorrupt) || errors.Is(err, disk.ErrTruncated) || errors.Is(err, disk.ErrUnsupported) ||
+		errors.Is(err, disk.ErrMismatch)
 }
 
 // refused restores a damaged stream to a directory and to a file: both have to
@@ -53,7 +54,7 @@ func TestMatrixVectors(t *testing.T) {
 // Good vectors come back as raw disks with the digests that they are to have.
 func TestGoodVectors(t *testing.T) {
 	for _, v := range vectors(t) {
-		if v.expect != "ok" || v.name == "ok-one-tebibyte" {
+		if v.expect != "ok" || v.name == "ok-one-tebibyte" || strings.HasPrefix(v.name, "ok-increment") {
 			continue
 		}
 		dir := t.TempDir()
@@ -63,7 +64,7 @@ func TestGoodVectors(t *testing.T) {
 			continue
 		}
 		for i, d := range done.Result.Opening.Disks {
-			b, err := os.ReadFile(filepath.Join(dir, done.Result.Opening.Name, strings.TrimSuffix(d.File, ".vmdk")+".raw"))
+			b, err := os.ReadFile(filepath.Join(dir, done.Result.Opening.VMName(), strings.TrimSuffix(d.File, ".vmdk")+".raw"))
 			if err != nil {
 				t.Errorf("%s: %v", v.name, err)
 			} else if strings.HasSuffix(v.raw[i], " -") {

@@ -45,8 +45,9 @@ type RestoreOptions struct {
 
 // Restored is what a restore has made.
 type Restored struct {
-	Result *stream.Result
-	Paths  []string // files with their final names, sorted by disk
+	Result  *stream.Result // of the last stream
+	Streams int            // how many were put together
+	Paths   []string       // files with their final names, sorted by disk
 }
 
 // Restore reads a stream from r and puts what it holds in place. Files get
@@ -59,6 +60,10 @@ func Restore(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored, err
 
 // RestoreChain is Restore for a full backup and the increments on it, oldest
 // first: the VM is restored as the last one has it.
+//
+// A single input may have the increments behind the full backup. Then disks are
+// written as the full backup has them first, and over that what each increment
+// has; see restore_series.go.
 func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Restored, error) {
 	if o.Format == "" {
 		o.Format = FormatSame
@@ -67,17 +72,21 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 		o.Warn = func(string) {}
 	}
 	o.Stdout = &cancelWriter{ctx: ctx, w: o.Stdout}
-	s := &restore{opt: o, chain: len(ins) > 1}
+	s := &restore{ctx: ctx, opt: o, chain: len(ins) > 1}
 	defer s.abort()
 	var res *stream.Result
-	var err error
+	streams := len(ins)
 	if s.chain {
-		res, err = stream.ReadChain(ctx, inputs(ctx, ins), s, o.Read)
+		var err error
+		if res, err = stream.ReadChain(ctx, inputs(ctx, ins), s, o.Read); err != nil {
+			return nil, err
+		}
 	} else {
-		res, err = ReadStream(ctx, ins[0], s, o.Read)
-	}
-	if err != nil {
-		return nil, err
+		all, err := ReadSeries(ctx, ins[0], s, o.Read)
+		if err != nil {
+			return nil, err
+		}
+		streams, res = len(all), all[len(all)-1]
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -86,17 +95,20 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", stream.ErrTarget, err)
 	}
-	return &Restored{Result: res, Paths: paths}, nil
+	return &Restored{Result: res, Paths: paths, Streams: streams}, nil
 }
 
 // restore is the sink of a restore.
 type restore struct {
+	ctx     context.Context // of the run: a sink's methods have none
 	opt     RestoreOptions
 	opening *stream.Opening
 	stage   *stage
 	chain   bool            // several streams are put together
 	disks   []*restoredDisk // by index in the opening record; nil if not wanted
 	config  string          // staged configuration, "" if there is none
+	files   []string        // staged files of the VM
+	scratch *stage          // raw disks of a series, until all of it has been read
 }
 
 type restoredDisk struct {
@@ -104,6 +116,7 @@ type restoredDisk struct {
 	w      disk.Writer
 	name   string // of the descriptor or single file
 	closed bool
+	base   string // raw disk in the scratch directory, written over by a series
 }
 
 // Begin decides what goes where and checks that there is room.
@@ -112,11 +125,25 @@ func (s *restore) Begin(o *stream.Opening) error {
 		return fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
 	}
 	s.opening = o
-	s.disks = make([]*restoredDisk, len(o.Disks))
 	wanted := s.opt.Disks
 	if s.opt.To != "" && len(wanted) == 0 && len(o.Disks) == 1 {
 		wanted = []string{o.Disks[0].Key}
 	}
+	if err := s.choose(o, wanted); err != nil {
+		return err
+	}
+	switch {
+	case s.opt.To == "":
+		return s.beginDirectory()
+	case s.opt.To == "-" || isDevice(s.opt.To):
+		return nil
+	}
+	return s.beginFile()
+}
+
+// choose decides which disks of a stream are restored; none named means all.
+func (s *restore) choose(o *stream.Opening, wanted []string) error {
+	s.disks = make([]*restoredDisk, len(o.Disks))
 	for _, key := range wanted {
 		if !slices.ContainsFunc(o.Disks, func(d stream.DiskRecord) bool { return d.Key == key }) {
 			return fmt.Errorf("disk %s is not in this stream; it has %s: %w", key, diskKeys(o), fs.ErrNotExist)
@@ -130,13 +157,7 @@ func (s *restore) Begin(o *stream.Opening) error {
 			s.disks[i] = &restoredDisk{rec: &o.Disks[i]}
 		}
 	}
-	switch {
-	case s.opt.To == "":
-		return s.beginDirectory()
-	case s.opt.To == "-" || isDevice(s.opt.To):
-		return nil
-	}
-	return s.beginFile()
+	return nil
 }
 
 func diskKeys(o *stream.Opening) string {
@@ -221,6 +242,7 @@ func (s *restore) File(f *stream.FileInfo) (io.WriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.files = append(s.files, f.Record.Name)
 	if f.Record.Kind == string(vm.FileConfig) {
 		s.config = f.Record.Name
 	}
@@ -250,12 +272,15 @@ func (s *restore) Disk(i int) (disk.Writer, error) {
 	if d == nil {
 		return nil, nil
 	}
+	if d.w != nil { // of a series: what is there is written over
+		return d.w, nil
+	}
 	var err error
 	switch {
 	case s.opt.To == "-":
 		d.w = disk.NewStreamTarget(s.opt.Stdout, d.rec.CapacityBytes)
 	case s.opt.To != "" && isDevice(s.opt.To):
-		d.w, err = disk.OpenDevice(s.opt.To, disk.DeviceOptions{SizeBytes: d.rec.CapacityBytes, AssumeZeroed: s.opt.AssumeZeroed})
+		d.w, err = openDevice(s.opt.To, disk.DeviceOptions{SizeBytes: d.rec.CapacityBytes, AssumeZeroed: s.opt.AssumeZeroed})
 	default:
 		err = s.create(d)
 	}
@@ -264,6 +289,16 @@ func (s *restore) Disk(i int) (disk.Writer, error) {
 
 // create opens a disk in the stage.
 func (s *restore) create(d *restoredDisk) error {
+	spec := s.spec(d)
+	w, err := vmdk.Create(spec)
+	if err == nil {
+		d.w = w
+	}
+	return err
+}
+
+// spec says what a disk in the stage becomes.
+func (s *restore) spec(d *restoredDisk) vmdk.CreateSpec {
 	spec := specOf(d.rec)
 	spec.Format, spec.Dir = s.opt.Format, s.stage.dir
 	switch {
@@ -279,11 +314,7 @@ func (s *restore) create(d *restoredDisk) error {
 		spec.Name = strings.TrimSuffix(d.rec.File, ".vmdk") + ".raw"
 	}
 	d.name = spec.Name
-	w, err := vmdk.Create(spec)
-	if err == nil {
-		d.w = w
-	}
-	return err
+	return spec
 }
 
 // specOf describes a new disk with what a record says of the old one.
@@ -357,10 +388,15 @@ func (s *restore) commit() ([]string, error) {
 			return nil, fmt.Errorf("disk %s: nothing was restored", s.opening.Disks[i].Key)
 		}
 		d.closed = true
-		if err := d.w.Close(); err != nil {
+		err := d.w.Close()
+		if err == nil && d.base != "" {
+			err = s.complete(d)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("disk %s: %w", d.rec.Key, err)
 		}
 	}
+	s.removeScratch()
 	if s.stage == nil {
 		return []string{s.opt.To}, nil
 	}
@@ -379,6 +415,7 @@ func (s *restore) abort() {
 			d.w.Abort()
 		}
 	}
+	s.removeScratch()
 	if s.stage != nil {
 		s.stage.abort()
 	}

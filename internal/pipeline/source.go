@@ -87,9 +87,12 @@ func (s *Source) Release(ctx context.Context, done bool) error {
 func (s *Source) Close() error { return s.Release(context.Background(), false) }
 
 // OpenSource opens a VM, named by its configuration or by a directory with just
-// one, or a disk.
+// one, or a disk. path may be empty if the provider knows the machine.
 func OpenSource(ctx context.Context, path string, o SourceOptions) (*Source, error) {
 	o.fill()
+	if path == "" {
+		return openGuest(ctx, &o)
+	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -175,6 +178,31 @@ func checkName(name string) error {
 		return fmt.Errorf("%q is no name for a directory; choose one with --name", name)
 	}
 	return nil
+}
+
+// openGuest opens the disks of a machine that only the provider knows.
+func openGuest(ctx context.Context, o *SourceOptions) (*Source, error) {
+	s := &Source{Name: o.Name}
+	names := fileNames{}
+	err := s.take(ctx, o, o.request("", nil), func(d *snapshot.Disk) string {
+		return names.disk(strings.TrimSuffix(d.Base, filepath.Ext(d.Base)), d.Key)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.Name == "" {
+		s.Name = vm.SafeName(s.Snapshot.Machine)
+		if s.Snapshot.Machine == "" {
+			err = errors.New("the machine has no name; choose one with --name")
+		}
+	}
+	if err == nil {
+		err = checkName(s.Name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // openDisk opens a disk as a VM with one disk and nothing else.

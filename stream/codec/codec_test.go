@@ -64,6 +64,9 @@ func decode(b []byte, workers int) ([]byte, *Reader, error) {
 	}
 	defer r.Close()
 	got, err := io.ReadAll(r)
+	if err == nil {
+		_, err = r.Boundary()
+	}
 	return got, r, err
 }
 

@@ -32,16 +32,31 @@ type Reader struct {
 	closed sync.Once
 	cur    *job
 	left   []byte // decoded and not yet read
+	pushed []byte // read ahead by Boundary, before left
 	err    error
 	pool   sync.Pool
+	series bool // more may follow the end
 
-	scan scanResult // valid once Read has returned io.EOF
+	now, ended scanResult // of the stream being read, and of the one before
+	base       int64      // offset of the present stream
+	mixed      bool       // a frame has the end of a stream and the next one
 }
 
+// scanResult is what the layer below a stream has been found to be.
 type scanResult struct {
 	frames   []int64 // offset of each frame, and of the end of the last
-	recorded bool
+	overflow bool    // there are more than were recorded
 	pointer  *Pointer
+}
+
+// record notes the offset of a frame or, last, of the end.
+func (s *scanResult) record(offset int64) {
+	if len(s.frames) >= maxFrames {
+		s.overflow, s.frames = true, nil
+	}
+	if !s.overflow {
+		s.frames = append(s.frames, offset)
+	}
 }
 
 // job is a frame on its way: encoded bytes in, content out.
@@ -53,6 +68,9 @@ type job struct {
 	stream io.ReadCloser // a large frame is decoded while it is read
 	err    error
 	done   chan struct{}
+
+	end     bool // no frame, but the end of the input or of a stream
+	pointer *Pointer
 }
 
 type frameDecoder interface {
@@ -63,7 +81,17 @@ type frameDecoder interface {
 // what has no magic is taken as not compressed. workers is the number of
 // decoding goroutines, at least 1.
 func NewReader(r io.Reader, workers int) (*Reader, error) {
-	d := &Reader{in: bufio.NewReaderSize(r, inputBuffer), codec: None}
+	return open(&Reader{in: bufio.NewReaderSize(r, inputBuffer), codec: None}, workers)
+}
+
+// NewSeriesReader is NewReader for an input that may hold more than one stream.
+// The content ends behind a pointer, and where a frame of another codec or
+// anything else begins; r then stands there.
+func NewSeriesReader(r *bufio.Reader, workers int) (*Reader, error) {
+	return open(&Reader{in: r, codec: None, series: true}, workers)
+}
+
+func open(d *Reader, workers int) (*Reader, error) {
 	kind, err := peekKind(d.in)
 	if err != nil {
 		return nil, err
@@ -101,19 +129,52 @@ func (d *Reader) Raw() *bufio.Reader {
 }
 
 // Frames returns the offset of every frame with content and, last, where the
-// last one ends. ok is false if there were too many to record. It is valid
-// after Read has returned io.EOF.
-func (d *Reader) Frames() (offsets []int64, ok bool) { return d.scan.frames, d.scan.recorded }
+// last one ends, counted from the first byte of the stream. ok is false if
+// there were too many to record, or if they are not the stream's alone. It is
+// valid after Boundary.
+func (d *Reader) Frames() (offsets []int64, ok bool) {
+	return d.ended.frames, !d.ended.overflow && !d.mixed
+}
 
-// Pointer returns the pointer at the end, or nil if there is none. It is valid
-// after Read has returned io.EOF.
-func (d *Reader) Pointer() *Pointer { return d.scan.pointer }
+// Pointer returns the pointer at the end of the stream, or nil if there is
+// none. It is valid after Boundary.
+func (d *Reader) Pointer() *Pointer { return d.ended.pointer }
+
+// Boundary says that the content of a stream ends here. It reports if content
+// follows. What Frames and Pointer return is about the stream that has ended.
+func (d *Reader) Boundary() (more bool, err error) {
+	frames, overflow := len(d.now.frames), d.now.overflow
+	var one [1]byte
+	n, err := d.Read(one[:])
+	if n == 0 {
+		if !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		d.ended, d.now = d.now, scanResult{}
+		return false, nil
+	}
+	d.pushed = one[:]
+	d.ended, d.now = d.now, scanResult{overflow: overflow}
+	if d.mixed = d.mixed || overflow || len(d.ended.frames) <= frames; d.mixed {
+		return true, nil
+	}
+	// The frame that was opened is the next stream's first, and our end.
+	begins := d.ended.frames[frames] + d.base
+	d.now.frames = []int64{0}
+	d.ended.frames = d.ended.frames[:frames+1]
+	d.base = begins
+	return true, nil
+}
 
 // Read gives content. It returns io.EOF only when the last frame was whole,
 // every checksum was right, and nothing followed.
 func (d *Reader) Read(p []byte) (int, error) {
 	if d.rest != nil {
 		return d.rest.Read(p)
+	}
+	if n := copy(p, d.pushed); n > 0 {
+		d.pushed = nil // a single byte
+		return n, nil
 	}
 	for d.err == nil {
 		if len(d.left) > 0 {
@@ -152,6 +213,11 @@ func (d *Reader) next() error {
 	<-j.done
 	if j.err != nil {
 		return j.err
+	}
+	d.now.record(j.offset - d.base)
+	if j.end {
+		d.now.pointer = j.pointer
+		return io.EOF
 	}
 	d.cur, d.left = j, j.out
 	return nil
@@ -203,7 +269,7 @@ func (d *Reader) start(workers int) {
 
 // send hands j to the reader, in order, and to a decoder.
 func (d *Reader) send(work chan<- *job, j *job) bool {
-	decode := j.err == nil && j.stream == nil // the reader owns j once it has it
+	decode := j.err == nil && j.stream == nil && !j.end // the reader owns j once it has it
 	select {
 	case d.jobs <- j:
 	case <-d.quit:

@@ -17,6 +17,8 @@ type splitter struct {
 	offset int64
 	crc    uint32
 
+	pointer *Pointer // that ends the stream
+
 	buf  []byte         // the frame so far
 	pipe *io.PipeWriter // a large frame goes here
 	job  *job
@@ -25,7 +27,6 @@ type splitter struct {
 // split runs until the end of the input, an error, or Close.
 func (d *Reader) split(work chan<- *job) {
 	s := &splitter{d: d, work: work}
-	d.scan.recorded = true
 	for {
 		more, err := s.one()
 		if err != nil {
@@ -46,13 +47,13 @@ func (s *splitter) one() (bool, error) {
 	case err != nil:
 		return false, err
 	case kind == kindEnd:
-		if d.scan.pointer == nil {
-			s.record(s.offset)
-		}
-		return false, nil
-	case d.scan.pointer != nil:
+		return false, s.end()
+	case s.pointer != nil:
 		return false, corrupt(d.codec, "end", s.offset, "bytes follow the end-of-stream pointer")
 	case kind == kindOther || kind == kindSkippable && d.codec == XZ || kind != kindSkippable && codecOf(kind) != d.codec && s.offset > 0:
+		if d.series && s.offset > 0 { // not ours
+			return false, s.end()
+		}
 		return false, corrupt(d.codec, "frame magic", s.offset, "no frame where one must start")
 	}
 	s.buf, s.pipe = make([]byte, 0, 64<<10), nil
@@ -73,10 +74,26 @@ func (s *splitter) one() (bool, error) {
 		return false, err
 	}
 	if kind == kindSkippable {
-		return true, s.skippable(before)
+		if err := s.skippable(before); err != nil {
+			return false, err
+		}
+		if s.pointer != nil && d.series { // what follows is the next reader's
+			return false, s.end()
+		}
+		return true, nil
 	}
-	s.record(s.job.offset)
 	return s.dispatch()
+}
+
+// end tells the reader that there is no more. It is the last thing done.
+func (s *splitter) end() error {
+	j := &job{end: true, offset: s.offset, pointer: s.pointer, done: make(chan struct{})}
+	if s.pointer != nil {
+		j.offset -= PointerSize // where the last frame with content ends
+	}
+	close(j.done)
+	s.d.send(s.work, j)
+	return nil
 }
 
 // dispatch hands a collected frame to the decoders.
@@ -94,16 +111,6 @@ func (s *splitter) dispatch() (bool, error) {
 type eofReader struct{}
 
 func (eofReader) Read([]byte) (int, error) { return 0, io.EOF }
-
-func (s *splitter) record(offset int64) {
-	scan := &s.d.scan
-	if len(scan.frames) >= maxFrames {
-		scan.recorded, scan.frames = false, nil
-	}
-	if scan.recorded {
-		scan.frames = append(scan.frames, offset)
-	}
-}
 
 // take collects a frame's bytes; a frame that becomes large goes to a decoder
 // of its own while it is being scanned.
@@ -127,7 +134,6 @@ func (s *splitter) take(p []byte) error {
 		return nil
 	}
 	r, w := io.Pipe()
-	s.record(s.job.offset)
 	j := s.job
 	close(j.done)
 	// The decoder reads its header at once, so it gets what there is first.
@@ -172,7 +178,6 @@ func (s *splitter) skippable(crcBefore uint32) error {
 	if p.CRC != crcBefore {
 		return corrupt(s.d.codec, "end-of-stream pointer", s.job.offset, fmt.Sprintf("the checksum of all compressed bytes is %08x, the pointer says %08x", crcBefore, p.CRC))
 	}
-	s.d.scan.pointer = &p
-	s.record(s.job.offset)
+	s.pointer = &p
 	return nil
 }

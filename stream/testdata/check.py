@@ -3,9 +3,11 @@
 """Checks streams without compression, named on the command line, as docs/format.md says.
 
 It shares no code with the rest; the test that runs it keeps the text honest. It
-prints a line for each stream: "ok" with the key and SHA-256 of each disk, or
-"refused" and why. It holds a stream in memory.
+prints a line for each file: "ok" with the key and SHA-256 of each disk, or
+"refused" and why. A file may have increments behind a stream. It holds all of
+it, and disks up to 64 MiB, in memory.
 """
+import base64
 import hashlib
 import json
 import re
@@ -71,7 +73,7 @@ def valid_name(s):
 
 class Stream:
     def __init__(self, b):
-        self.b, self.at = b, 0
+        self.b, self.at, self.start = b, 0, 0
 
     def take(self, n):
         need(self.at + n <= len(self.b), "the stream ends early")
@@ -106,7 +108,7 @@ class Stream:
         need("/" in name and (vm is None or name.startswith(vm + "/")), "a member elsewhere")
         directory, own = name.split("/", 1) if vm is None else (vm, name[len(vm) + 1:])
         need(raw == header(directory, own, mode, size, mtime), "header of " + name)
-        at = self.at
+        at = self.at - self.start
         self.take(len(raw))
         content = self.take(size)
         need(not any(self.take(-size % 512)), "padding of " + name)
@@ -134,8 +136,8 @@ def metadata(cover, grain, entries):
     return (h.ljust(512, b"\0") + first + table + second + table).ljust(v * 512, b"\0")
 
 
-def extent(b, left, size):
-    """Returns how many bytes of disk an extent covers, if it is empty, and grains."""
+def extent(b, left, size, increment):
+    """Returns how many bytes of disk an extent covers, if it is empty, grains, and what is zero."""
     need(len(b) >= 512, "extent")
     cover, grain = struct.unpack_from("<QQ", b, 12)
     covers = cover * 512
@@ -145,29 +147,36 @@ def extent(b, left, size):
     entries = struct.unpack_from("<%dI" % n, b, (r + d) * 512)
     if grain == 2048:
         need(entries in ((0,) * n, (1,) * n) and b == metadata(cover, grain, entries), "empty extent")
-        return covers, True, []
+        return covers, True, [], [(0, covers)] if entries[0] else []
     stored = [i for i in range(n) if entries[i] > 1]
-    need(covers <= size and stored and [entries[i] for i in stored] == [v + 128 * i for i in range(len(stored))], "order of grains")
+    need(stored or increment and 0 in entries and 1 in entries, "an extent that should be an empty one")
+    need(covers <= size and [entries[i] for i in stored] == [v + 128 * i for i in range(len(stored))], "order of grains")
     need(b[:v * 512] == metadata(cover, grain, entries) and len(b) == (v + 128 * len(stored)) * 512, "tables")
     grains = [(i * 65536, b[(v + 128 * k) * 512:(v + 128 * k + 128) * 512]) for k, i in enumerate(stored)]
     over = n * 65536 - covers
     need(entries[-1] < 2 or not over or not any(grains[-1][1][-over:]), "bytes behind the disk")
-    return covers, False, grains
+    return covers, False, grains, [(i * 65536, 65536) for i in range(n) if entries[i] == 1]
 
 
 def descriptor(d, lines):
+    hint = 'parentFileNameHint="%s"\n' % d["parent_file"] if d.get("parent_file") else ""
     long_id = hashlib.sha256(b"vmstream long content id\0" + d["cid"].encode() + b"\0" + d["key"].encode()).digest()[:12].hex() + d["cid"]
     g = d["geometry"]
     ddb = [("virtualHWVersion", d.get("hw_version")), ("adapterType", d["adapter"]), ("geometry.cylinders", g["cylinders"]), ("geometry.heads", g["heads"]),
            ("geometry.sectors", g["sectors"]), ("uuid", d.get("uuid")), ("longContentID", long_id)]
     ddb = [("ddb." + k, v) for k, v in ddb if v not in (None, "")] + [(e["key"], e["value"]) for e in d.get("ddb") or []]
-    return ("# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=%s\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentSparse\"\n\n# Extent description\n" % d["cid"]
+    return ("# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=%s\nparentCID=%s\ncreateType=\"twoGbMaxExtentSparse\"\n%s\n# Extent description\n" % (d["cid"], d["parent_cid"], hint)
             + "".join('RW %d SPARSE "%s"\n' % x for x in lines) + "\n# The Disk Data Base\n#DDB\n\n" + "".join('%s = "%s"\n' % x for x in ddb)).encode()
 
 
+ID = r"[0-9A-Za-z._:+-]{1,64}"
+
+
 def check_opening(o, names):
-    need(o["format"] == "vmstream/1" and not o.get("parent_id") and not o.get("depth"), "format")
-    need(re.fullmatch(r"[0-9A-Za-z._:+-]{1,64}", o["id"]) and valid_name(o["name"]), "id or name")
+    need(o["format"] == "vmstream/1", "format")
+    depth, parent = o.get("depth", 0), o.get("parent_id", "")
+    need(0 <= depth <= 999 and (depth > 0) == bool(parent) and (not parent or re.fullmatch(ID, parent)), "level")
+    need(re.fullmatch(ID, o["id"]) and valid_name(o["name"]) and (not depth or o["name"].endswith("+%d" % depth)), "id or name")
     need(1 << 20 <= o["extent_bytes"] <= 1 << 30 and o["extent_bytes"] % 65536 == 0, "extent_bytes")
     need(len(o["disks"]) <= 1024 and len(o["files"]) <= 65536, "counts")
     keys = set()
@@ -178,7 +187,12 @@ def check_opening(o, names):
         need(0 < len(d["key"].encode()) <= 64 and not re.search(r"[\x00-\x1f\x7f-\x9f]", d["key"]) and d["key"] not in keys, "key")
         need(valid_name(d["file"]) and d["file"].endswith(".vmdk") and len(d["file"].encode()) <= 239 and d["file"] not in names, "disk's file")
         need(isinstance(d["capacity_bytes"], int) and 0 < d["capacity_bytes"] <= 1 << 46 and d["allocated_bytes"] >= 0, "capacity")
-        need(re.fullmatch("[0-9a-f]{8}", d["cid"]) and d["parent_cid"] == "ffffffff" and not d.get("parent_file"), "content id")
+        need(re.fullmatch("[0-9a-f]{8}", d["cid"]) and re.fullmatch("[0-9a-f]{8}", d["parent_cid"]), "content id")
+        up = d.get("parent_file", "").split("/")
+        whole = d["parent_cid"] == "ffffffff"
+        need(up == [""] if whole else depth and len(up) == 3 and up[0] == ".." and valid_name(up[1]) and valid_name(up[2]) and up[2].endswith(".vmdk"), "parent")
+        block = d.get("track_bytes", 0)
+        need(not block or 1 << 16 <= block <= 1 << 26 and not block & (block - 1) and o["extent_bytes"] % block == 0, "track_bytes")
         keys.add(d["key"])
         names.add(d["file"])
     for d in o["disks"]:
@@ -186,40 +200,49 @@ def check_opening(o, names):
         need(not any(own.fullmatch(n) for n in names), "a name that an extent could have")
 
 
-def read_disk(o, d, take):
+def read_disk(o, d, take, below):
+    """Returns the disk's content, None if it is not known, and its totals."""
     size, left, at, lines = o["extent_bytes"], -(-d["capacity_bytes"] // 512) * 512, 0, []
-    total, digest, hashed = {"stored_bytes": 0, "extents": 0, "empty_extents": 0}, hashlib.sha256(), 0
-
-    def zeros(upto):
-        nonlocal hashed
-        while hashed < upto:
-            n = min(upto - hashed, 1 << 20)
-            digest.update(bytes(n))
-            hashed += n
-
+    total, increment = {"stored_bytes": 0, "extents": 0, "empty_extents": 0}, d["parent_cid"] != "ffffffff"
+    disk = bytearray(below) if increment and below is not None else bytearray(left) if not increment and left <= 64 << 20 else None
     while left:
         m = take("%s-s%06d.vmdk" % (d["file"][:-5], at // size + 1), 0o600)
-        covers, empty, grains = extent(m["content"], left, size)
+        covers, empty, grains, zeros = extent(m["content"], left, size, increment)
         lines.append((covers // 512, m["name"]))
         total["extents"] += 1
         total["empty_extents"] += empty
         total["stored_bytes"] += 65536 * len(grains)
-        for off, b in grains:
-            zeros(at + off)
-            b = b[:max(0, d["capacity_bytes"] - at - off)]
-            digest.update(b)
-            hashed += len(b)
+        for off, b in [] if disk is None else grains + [(off, bytes(n)) for off, n in zeros]:
+            b = b[:covers - off]
+            disk[at + off:at + off + len(b)] = b
         at, left = at + covers, left - covers
-    raw = "-"
-    if d["capacity_bytes"] <= 64 << 20:
-        zeros(d["capacity_bytes"])
-        raw = digest.hexdigest()
     m = take(d["file"], 0o600)
     need(m["content"] == descriptor(d, lines), "descriptor")
-    return d["key"] + " " + raw, dict(total, key=d["key"], file=d["file"], capacity_bytes=d["capacity_bytes"])
+    return disk, dict(total, key=d["key"], file=d["file"], capacity_bytes=d["capacity_bytes"])
 
 
-def check_index(m, o, found, totals, headers):
+def check_tracks(tracks, disks):
+    """Checks the digests of blocks, of disks whose content is known one by one."""
+    disks = [(d, b) for d, b in disks if d.get("track_bytes")]
+    need(len(tracks) == len(disks), "number of tracked disks")
+    for t, (d, content) in zip(tracks, disks):
+        block, runs, digests = d["track_bytes"], t["runs"], base64.b64decode(t["digests"], validate=True)
+        size = -(-d["capacity_bytes"] // 512) * 512
+        need(t["key"] == d["key"] and base64.b64encode(digests).decode() == t["digests"] and len(runs) % 2 == 0, "digests of blocks")
+        runs = list(zip(runs[::2], runs[1::2]))
+        end = -1
+        for first, n in runs:
+            need(first > end and n > 0 and (first + n - 1) * block < size, "runs of blocks")
+            end = first + n
+        listed = [i for first, n in runs for i in range(first, first + n)]
+        need(len(digests) == 16 * len(listed) and bytes(16) not in [digests[i:i + 16] for i in range(0, len(digests), 16)], "digests of blocks")
+        if content is not None:
+            blocks = [bytes(content[i:i + block]) for i in range(0, size, block)]
+            need(listed == [i for i, b in enumerate(blocks) if any(b)], "blocks that are not zero")
+            need(digests == b"".join(hashlib.sha256(blocks[i]).digest()[:16] for i in listed), "digests of blocks")
+
+
+def check_index(m, o, found, totals, headers, disks):
     b, ix = m["content"], json.loads(m["content"])
     end = ix["end"]
     record = {"id": ix["id"], "tar_offset": "%020d" % m["at"], "size_bytes": "%020d" % len(b), "index_sha256": sha(b[:-512])}
@@ -233,15 +256,34 @@ def check_index(m, o, found, totals, headers):
     for w, t in zip(ix["disks"], totals):
         need(all(w[k] == v for k, v in t.items()), "totals")
     need(ix["sums_sha256"] == sha(found[-1]["content"]) and ix["headers_sha256"] == sha(headers), "digests of the index")
+    check_tracks(ix.get("track") or [], list(zip(o["disks"], disks)))
+
+
+def check_follows(o, before):
+    need(o.get("depth", 0) == before["depth"] + 1 and o["parent_id"] == before["id"], "no increment on the stream before")
+    for d in o["disks"]:
+        below = [p for p in before["disks"] if p["key"] == d["key"]]
+        need(d["parent_cid"] == "ffffffff" or below and (below[0]["capacity_bytes"], below[0]["cid"]) == (d["capacity_bytes"], d["parent_cid"]), "parent of a disk")
 
 
 def check(b):
-    s, found, headers = Stream(b), [], b""
+    s, before, state = Stream(b), None, {}
+    while not before or s.at < len(b):
+        before, state = check_stream(s, before, state)
+    raw = lambda d: "-" if state[d["key"]] is None else sha(state[d["key"]][:d["capacity_bytes"]])
+    return [d["key"] + " " + raw(d) for d in before["disks"]]
+
+
+def check_stream(s, before, state):
+    """Checks a stream, on the disks of the one before it; returns its opening record and its disks."""
+    found, headers, s.start = [], b"", s.at
     need(s.peek()[2] <= 16 << 20, "length of the opening record")
     first = s.member(None)
     vm = first["dir"]
     o = json.loads(first["content"])
     need(first["name"] == "vmstream.json" and o["name"] == vm and o["format"], "opening record")
+    if before:
+        check_follows(o, before)
     check_opening(o, {"vmstream.json", "SHA256SUMS", "vmstream-index.json"})
     created = int(datetime.strptime(o["created"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp())
 
@@ -257,14 +299,14 @@ def check(b):
     for f in o["files"]:
         if s.peek()[0] == vm + "/" + f["name"]:
             take(f["name"], None)
-    disks = [read_disk(o, d, take) for d in o["disks"]]
+    disks = [read_disk(o, d, take, state.get(d["key"])) for d in o["disks"]]
     sums = "".join("%s  %s\n" % (sha(m["content"]), m["name"]) for m in found).encode()
     need(take("SHA256SUMS", 0o644)["content"] == sums, "SHA256SUMS")
     proven, all_headers = list(found), headers
     m = take("vmstream-index.json", 0o644)
-    check_index(m, o, proven, [total for _, total in disks], all_headers)
-    need(not any(s.take(1024)) and s.at == len(b), "end of the tar")
-    return [raw for raw, _ in disks]
+    check_index(m, o, proven, [total for _, total in disks], all_headers, [b for b, _ in disks])
+    need(not any(s.take(1024)), "end of the tar")
+    return dict(o, depth=o.get("depth", 0)), {d["key"]: b for d, (b, _) in zip(o["disks"], disks)}
 
 
 if __name__ == "__main__":

@@ -88,17 +88,32 @@ func killer(t *testing.T, dir string) *Journal {
 }
 
 // TestRedoKilled kills a run at every record; its snapshot is reaped.
-func TestRedoKilled(t *testing.T) {
+func TestRedoKilled(t *testing.T) { testRedoKilled(t, "TestRedoKilled", Redo{}) }
+
+// TestRollingKilled is the same with a log that stays.
+func TestRollingKilled(t *testing.T) { testRedoKilled(t, "TestRollingKilled", Redo{Rolling: true}) }
+
+func testRedoKilled(t *testing.T, name string, p Redo) {
 	if dir := os.Getenv(envDir); dir != "" {
-		redoVictim(t, dir)
+		redoVictim(t, dir, p)
 		return
 	}
 	testenv.Long(t)
+	levels := 0
+	if p.Rolling {
+		levels = 1
+	}
 	eachNaming(t, func(t *testing.T, esx2 bool) {
 		for n := 0; ; n++ {
 			g, dir := newGuest(t, esx2), t.TempDir()
+			if p.Rolling {
+				s, err := Take(t.Context(), p, testJournal(t), g.request())
+				g.must(err)
+				g.must(s.Release(t.Context(), true))
+				g.write()
+			}
 			g.must(saveCrashed(dir, &crashed{esx2, g.vmx, g.model}))
-			if !killed(t, "TestRedoKilled", dir, n) {
+			if !killed(t, name, dir, n) {
 				if n < 6 {
 					t.Fatalf("only %d records were saved", n)
 				}
@@ -115,21 +130,21 @@ func TestRedoKilled(t *testing.T) {
 				}
 				g.must(Reap(t.Context(), j, l.ID, []Provider{Redo{}}, func(s string) { t.Error(s) }))
 			}
-			g.check(fmt.Sprintf("killed at %d and reaped", n), 0)
+			g.check(fmt.Sprintf("killed at %d and reaped", n), levels)
 			wantEntries(t, j, 0)
 		}
 	})
 }
 
 // redoVictim makes a snapshot, lets a guest write, and releases it.
-func redoVictim(t *testing.T, dir string) {
+func redoVictim(t *testing.T, dir string, p Redo) {
 	c, err := loadCrashed(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := newGuest(t, c.ESX2) // for its methods
 	g.vmx, g.model = c.VMX, c.Model
-	s, err := Take(context.Background(), Redo{}, killer(t, dir), g.request())
+	s, err := Take(context.Background(), p, killer(t, dir), g.request())
 	g.must(err)
 	g.write()
 	c.Model = g.model

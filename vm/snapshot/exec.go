@@ -25,6 +25,11 @@ const ExecName = "exec"
 // What the commands say and return is not relied on: the levels are looked at.
 type Exec struct {
 	ExecCommands
+
+	// Rolling leaves the level of a backup that is complete, and has Remove merge the one
+	// that lay over the base before into the base; see [Redo]. Remove needs {level}.
+	Rolling bool
+
 	// Line takes what the commands say; nil drops it.
 	Line func(string)
 }
@@ -110,6 +115,7 @@ const (
 	execCreating = "creating"
 	execCreated  = "created"
 	execRemoving = "removing"
+	execRolling  = "rolling"
 )
 
 // execRecord is what the journal has of a snapshot.
@@ -123,6 +129,7 @@ type execRecord struct {
 	SnapshotID   string       `json:"snapshot_id,omitempty"`
 	Disks        []*execDisk  `json:"disks"`
 	Begun        bool         `json:"begun,omitempty"` // Create has been run
+	Roll         bool         `json:"roll,omitempty"`  // the backup is complete: the levels stay, those below go
 }
 
 // execDisk is a disk over which there is, or may be, a level.
@@ -166,13 +173,23 @@ func (p *Exec) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, err
 		}
 		return x.check(ctx)
 	}
-	s.OnRelease = func(ctx context.Context, _ bool) error {
-		if err := x.remove(ctx); err != nil {
-			return err
-		}
-		return e.End()
+	s.OnRelease = func(ctx context.Context, done bool) error {
+		x.rec.Roll = p.Rolling && done
+		return x.end(ctx)
 	}
 	return s, nil
+}
+
+// end removes the snapshot, or what it lies over, and ends the entry.
+func (x *execRun) end(ctx context.Context) error {
+	undo := x.remove
+	if x.rec.Roll {
+		undo = x.roll
+	}
+	if err := undo(ctx); err != nil {
+		return err
+	}
+	return x.e.End()
 }
 
 // execRun is a snapshot on its way, in this run or a later one.
@@ -209,6 +226,9 @@ func (p *Exec) prepare(ctx context.Context, r *Request, e *Entry) (*execRun, []t
 		links, err := linkPaths(ts[i].vmDisk, r.Open.AllowOutside)
 		if err != nil {
 			return nil, nil, ts[i].inDisk(err)
+		}
+		if p.Rolling && len(links) > 2 {
+			return nil, nil, errManyLogs(ts[i].Key, len(links))
 		}
 		x.rec.Disks = append(x.rec.Disks, &execDisk{Key: ts[i].Key, Parent: links[0], Links: len(links)})
 	}
@@ -376,9 +396,5 @@ func (p *Exec) Reap(ctx context.Context, e *Entry, warn func(string)) error {
 	if err := e.Load(rec); err != nil {
 		return err
 	}
-	x := &execRun{rec: rec, e: e, line: p.Line}
-	if err := x.remove(ctx); err != nil {
-		return err
-	}
-	return e.End()
+	return (&execRun{rec: rec, e: e, line: p.Line}).end(ctx)
 }

@@ -97,6 +97,58 @@ func (x *execRun) runRemove(ctx context.Context, over []int) error {
 	return errors.Join(errs...)
 }
 
+// roll merges what lies between the base and the new levels into the base.
+func (x *execRun) roll(ctx context.Context) error {
+	err := x.tryRoll(ctx)
+	if err != nil {
+		return fmt.Errorf("the former redo logs of %s may stay: %w; run vmstream snapshot reap %s later", x.rec.Config, err, x.e.Record().ID)
+	}
+	return nil
+}
+
+func (x *execRun) tryRoll(ctx context.Context) error {
+	if err := x.e.Save(execRolling, x.rec); err != nil {
+		return err
+	}
+	all, err := x.disks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i, d := range x.rec.Disks {
+		// How many levels there are tells if it has been done: names may move.
+		if d.Links < 2 || len(all[i]) <= d.Links {
+			continue
+		}
+		if len(all[i]) > d.Links+1 {
+			errs = append(errs, fmt.Errorf("disk %s: somebody has added a level to it: %w", d.Key, disk.ErrMismatch))
+			continue
+		}
+		level := strconv.Itoa(len(all[i]) - 2) // from above: all but the base and the one over it
+		if _, err := x.command(ctx, x.rec.Commands.Remove, map[string]string{"disk": d.Key, "level": level}); err != nil {
+			errs = append(errs, fmt.Errorf("disk %s: %w", d.Key, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, x.rolled())
+	}
+	return x.await(ctx, x.rolled)
+}
+
+// rolled fails if there is more than the new level over a base.
+func (x *execRun) rolled() error {
+	all, err := x.disks()
+	if err != nil {
+		return err
+	}
+	for i, d := range x.rec.Disks {
+		if len(all[i]) > max(d.Links, 2) {
+			return fmt.Errorf("disk %s: it still has %d levels: %w", d.Key, len(all[i]), disk.ErrMismatch)
+		}
+	}
+	return nil
+}
+
 // gone fails if there is a level of the snapshot.
 func (x *execRun) gone() error {
 	over, err := x.over()

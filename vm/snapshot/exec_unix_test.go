@@ -52,6 +52,40 @@ func TestExec(t *testing.T) {
 	})
 }
 
+// TestExecRolling has the host merge the lower log, while the machine runs.
+func TestExecRolling(t *testing.T) {
+	g, j := newGuest(t, true), testJournal(t)
+	p := g.exec()
+	p.Rolling = true
+	for round := range 4 {
+		frozen := g.snapshotModel()
+		g.lock()
+		s, err := Take(t.Context(), p, j, g.request())
+		g.must(err)
+		g.write()
+		g.same("frozen", &s.Disks[0], frozen[0])
+		if round == 2 {
+			g.setFault("commit:partial")
+			if err := s.Release(t.Context(), true); err == nil {
+				t.Fatal("nobody has noticed")
+			}
+			g.setFault("")
+			g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{p}, nil))
+		} else {
+			g.must(s.Release(t.Context(), true))
+		}
+		g.unlock()
+		g.check("after a round", 1)
+		g.write()
+		s, err = Take(t.Context(), p, j, g.request())
+		g.must(err)
+		g.write()
+		g.must(s.Release(t.Context(), false))
+		g.check("after one that failed", 1)
+		wantEntries(t, j, 0)
+	}
+}
+
 // TestExecFaults has each command go wrong in each way, in the making of a
 // snapshot and in its removal. Either nothing is left, or the journal says what,
 // and it can be reaped once the tools work again.

@@ -128,7 +128,8 @@ func (g *guest) writeExtent(path string, b []byte, off int64) {
 		g.must(err)
 		return
 	}
-	u, err := vmdk.OpenUpdate(context.Background(), f, vmdk.UpdateSpec{Name: path, FileBytes: st.Size()})
+	// A sector is a grain: nothing is filled up, but zeros are told from holes.
+	u, err := vmdk.OpenUpdate(context.Background(), f, vmdk.UpdateSpec{Name: path, FileBytes: st.Size(), Fill: bytes.NewReader(make([]byte, guestSectors*disk.SectorSize))})
 	g.must(err)
 	_, err = u.WriteAt(b, off)
 	g.must(err)

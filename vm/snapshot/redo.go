@@ -28,6 +28,12 @@ type Redo struct {
 	// Keep leaves the logs of a backup that is complete where they are, and
 	// forgets them.
 	Keep bool
+
+	// Rolling leaves the log of a backup that is complete, too, and merges the one
+	// that lay over the base before into the base: what the next backup is to
+	// take collects in one log. Of a backup that is not, the new log is merged
+	// into that one.
+	Rolling bool
 }
 
 // Name returns "redo".
@@ -40,6 +46,7 @@ const (
 	redoAdding     = "adding"
 	redoAdded      = "added"
 	redoCommitting = "committing"
+	redoRolling    = "rolling"
 )
 
 // redoRecord is what the journal has of a snapshot.
@@ -48,6 +55,7 @@ type redoRecord struct {
 	AllowOutside bool         `json:"allow_outside,omitempty"`
 	AllowInUse   bool         `json:"allow_in_use,omitempty"`
 	InUse        []string     `json:"in_use,omitempty"` // hints that were there before
+	Roll         bool         `json:"roll,omitempty"`   // the backup is complete: the levels stay, those below go
 	Levels       []*redoLevel `json:"levels"`
 }
 
@@ -58,6 +66,7 @@ type redoLevel struct {
 	Parent string            `json:"parent"`           // the former top
 	Path   string            `json:"path,omitempty"`   // of the level, "" as long as there is nothing of it
 	LinkID uint32            `json:"link_id,omitempty"`
+	Below  int               `json:"below"` // levels that the disk had, with the base
 	Gone   bool              `json:"gone,omitempty"`
 }
 
@@ -79,8 +88,11 @@ func (p Redo) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, erro
 	if err == nil {
 		s.Disks, err = openAll(ts, r)
 	}
+	if err == nil && p.Rolling {
+		err = rec.mayRoll()
+	}
 	if err != nil {
-		return nil, errors.Join(err, e.End())
+		return nil, errors.Join(err, closeAll(s.Disks), e.End())
 	}
 	files, err := watch(s.Disks)
 	if err == nil {
@@ -101,7 +113,11 @@ func (p Redo) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, erro
 	}
 	s.OnCheck = func(context.Context) error { return files.changed() }
 	s.OnRelease = func(ctx context.Context, done bool) error {
-		if p.Keep && done {
+		switch {
+		case p.Rolling && done:
+			rec.Roll = true
+			return rec.rollAll(ctx, e, r.Warn)
+		case p.Keep && done:
 			return e.End()
 		}
 		return rec.commitAll(ctx, e, r.Warn)
@@ -146,7 +162,7 @@ func newRedoRecord(ctx context.Context, ts []target, r *Request) (*redoRecord, e
 		if err := refuseNamed(t, c); err != nil {
 			return nil, err
 		}
-		rec.Levels = append(rec.Levels, &redoLevel{Key: t.Key, Format: t.Disk.sourceFormat(t.format, c), Parent: c.Path})
+		rec.Levels = append(rec.Levels, &redoLevel{Key: t.Key, Format: t.Disk.sourceFormat(t.format, c), Parent: c.Path, Below: len(c.Levels)})
 		t.Path, t.redo = c.Path, c.ESX2 && len(c.Levels) > 1
 		t.format = vmdk.SourceVMDK
 		if c.ESX2 {
@@ -210,7 +226,13 @@ func (rec *redoRecord) addAll(ctx context.Context, ts []target, r *Request, e *E
 // commitAll merges the levels into what is below them and ends the entry. What
 // cannot be merged stays in the record.
 func (rec *redoRecord) commitAll(ctx context.Context, e *Entry, warn func(string)) error {
-	if err := e.Save(redoCommitting, rec); err != nil {
+	return rec.forEach(e, redoCommitting, func(m *vm.VM, l *redoLevel) error { return rec.commit(ctx, m, l, e, warn) })
+}
+
+// forEach does something with each level that is left, the last one first, and
+// ends the entry.
+func (rec *redoRecord) forEach(e *Entry, phase string, do func(*vm.VM, *redoLevel) error) error {
+	if err := e.Save(phase, rec); err != nil {
 		return err
 	}
 	m, err := rec.machine()
@@ -223,12 +245,12 @@ func (rec *redoRecord) commitAll(ctx context.Context, e *Entry, warn func(string
 		if l.Gone || l.Path == "" {
 			continue
 		}
-		if err := rec.commit(ctx, m, l, e, warn); err != nil {
+		if err := do(m, l); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		l.Gone = true
-		errs = append(errs, e.Save(redoCommitting, rec))
+		errs = append(errs, e.Save(phase, rec))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return rec.left(e, err)
@@ -344,6 +366,9 @@ func (Redo) Reap(ctx context.Context, e *Entry, warn func(string)) error {
 	var rec redoRecord
 	if err := e.Load(&rec); err != nil {
 		return err
+	}
+	if rec.Roll {
+		return rec.rollAll(ctx, e, warn)
 	}
 	return rec.commitAll(ctx, e, warn)
 }

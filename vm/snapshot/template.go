@@ -24,6 +24,9 @@ func placeholders() []string {
 // has reports if the template has a placeholder.
 func (t Template) has(name string) bool { return strings.Contains(string(t), "{"+name+"}") }
 
+// HasLevel reports if the template is told which level is meant.
+func (t Template) HasLevel() bool { return t.has("level") }
+
 // Validate refuses what cannot be split, and unknown placeholders.
 func (t Template) Validate() error {
 	args, err := t.split()

@@ -1,0 +1,147 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/vmstream/vmstream/vm/guestagent"
+	"github.com/vmstream/vmstream/vm/qmp"
+	"github.com/vmstream/vmstream/vm/snapshot"
+)
+
+// Reap undoes what a run has left that is gone.
+func (p *Provider) Reap(ctx context.Context, e *snapshot.Entry, warn func(string)) error {
+	rec, err := load(e)
+	if err != nil {
+		return err
+	}
+	if rec.Socket == "" { // killed before anything was made
+		return e.End()
+	}
+	s := &session{rec: rec, entry: e, hook: p.hook, warn: warn, detail: warn}
+	s.Client, err = qmp.Dial(ctx, rec.Socket)
+	if gone(err) {
+		return s.withoutQEMU()
+	}
+	if err != nil {
+		return err
+	}
+	err = s.undo(ctx, e.Record().Phase == phaseDone)
+	return errors.Join(err, s.Close())
+}
+
+// gone reports if nobody listens on the socket any more.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// withoutQEMU undoes what is left when QEMU has ended. Scratch files are of no
+// use without it. Bitmaps need nothing: those of before and the new one together
+// have everything, and an increment takes all of them.
+func (s *session) withoutQEMU() error {
+	if s.rec.Mode == Overlay && s.entry.Record().Phase != phasePrepare {
+		if err := s.rec.orphan(); err != nil {
+			return err
+		}
+	}
+	return s.finish()
+}
+
+// undo removes everything that this snapshot has made. done says that the backup
+// is complete. It looks at what is there, so it can begin at any point.
+func (s *session) undo(ctx context.Context, done bool) error {
+	phase := phaseFailed
+	if done {
+		phase = phaseDone
+	}
+	moment := s.entry.Record().Phase
+	if moment == phaseMoment {
+		if err := s.thaw(ctx); err != nil {
+			return err
+		}
+	}
+	if moment != "" && moment != phasePrepare { // nothing can be told by it otherwise
+		if err := s.save(phase); err != nil {
+			return err
+		}
+	}
+	if err := s.stopServer(ctx); err != nil {
+		return fmt.Errorf("end the NBD exports: %w", err)
+	}
+	there, err := s.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.rec.Mode == Fleece:
+		err = s.each(func(d *diskRecord) error { return s.undoFleece(ctx, d) })
+	case there[s.rec.Marker]:
+		err = s.each(func(d *diskRecord) error { return s.undoOverlay(ctx, d) })
+	case moment != "" && moment != phasePrepare:
+		err = s.rec.orphan() // another QEMU than the one that made them
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.each(func(d *diskRecord) error { return s.settle(ctx, d, done) }); err != nil {
+		return fmt.Errorf("dirty bitmaps: %w", err)
+	}
+	if err := s.each(s.removeTemp); err != nil {
+		return err
+	}
+	if err := s.removeNodes(ctx, s.rec.Marker); err != nil {
+		return err
+	}
+	return s.finish()
+}
+
+// each does something for all disks, also if it fails for one.
+func (s *session) each(do func(*diskRecord) error) error {
+	var errs []error
+	for _, d := range s.rec.Disks {
+		err := do(d)
+		if errors.Is(err, errKilled) {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// finish removes files and ends the entry.
+func (s *session) finish() error {
+	if err := s.each(s.removeTemp); err != nil {
+		return err
+	}
+	if err := s.rec.removeServerDir(); err != nil {
+		return err
+	}
+	if err := s.step("before end"); err != nil {
+		return err
+	}
+	return s.entry.End()
+}
+
+// thaw thaws a guest that a run may have left frozen which was killed in its
+// moment. One that is not frozen is left alone.
+func (s *session) thaw(ctx context.Context) error {
+	if s.rec.Agent == "" {
+		return nil
+	}
+	c, err := guestagent.Dial(ctx, s.rec.Agent)
+	if err != nil {
+		s.warn(fmt.Sprintf("the guest may still be frozen: %v", err))
+		return nil
+	}
+	defer c.Close()
+	status, err := c.Status(ctx)
+	if err == nil && status == "frozen" {
+		_, err = c.Thaw(ctx)
+	}
+	return err
+}
