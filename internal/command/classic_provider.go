@@ -34,7 +34,7 @@ func (s *vmsnap) choose(ctx context.Context, m *vm.VM) error {
 		return cli.Source(errors.New("-r: redo logs are committed while the VM is powered off"))
 	}
 	f := execFlags{preset: preset, timeout: snapshot.DefaultExecTimeout}
-	p, err := f.provider(s.log.a)
+	p, err := f.provider(s.log.a, false)
 	s.provider, s.onHost = p, true
 	s.log.say("Redo logs are added by the tools of the host: %s", preset)
 	return err
