@@ -294,3 +294,45 @@ func restoreBackup(t *testing.T, v *classicVM, dir string, esx2, all bool) {
 		}
 	}
 }
+
+// TestVmsnapNames has two disks of one name in two directories, and one whose
+// name ends in .dsk: the backup names them apart, and so does what is restored.
+func TestVmsnapNames(t *testing.T) {
+	for _, flags := range [][]string{nil, {"-l"}} {
+		v := newClassicVM(t, false)
+		want := map[string]string{}
+		lines := ""
+		for i, name := range []string{"a/disk.vmdk", "b/disk.vmdk", "old.dsk"} {
+			v.must(os.MkdirAll(filepath.Dir(v.path(name)), 0o755))
+			b := bytes.Repeat([]byte{byte(i + 1)}, 1<<20)
+			w, err := vmdk.Create(vmdk.CreateSpec{Format: vmdk.FormatSparse, Dir: filepath.Dir(v.path(name)), Name: filepath.Base(name), SizeBytes: 1 << 20})
+			v.must(err)
+			_, err = w.WriteAt(b, 0)
+			v.must(errors.Join(err, w.Close()))
+			key := fmt.Sprintf("scsi0:%d", i)
+			lines += key + ".present = \"TRUE\"\n" + key + ".fileName = \"" + name + "\"\n"
+			want[key] = string(b)
+		}
+		v.must(os.WriteFile(v.config, []byte("displayName = \"web01\"\nscsi0.present = \"TRUE\"\n"+lines), 0o600))
+		before := contents(t, v.dir)
+		backup, to := t.TempDir(), t.TempDir()
+		ok(t, append([]string{"vmsnap", "--state-dir", v.state, "-c", v.config, "-d", backup}, flags...)...)
+		v.unchanged(before)
+		ok(t, "vmres", "-C", to, filepath.Join(backup, "web01"))
+		m, err := vm.Load(filepath.Join(to, "web01", "web01.vmx"), vm.LoadOptions{})
+		v.must(err)
+		for _, disk := range m.Disks {
+			d, err := vmdk.Open(disk.Path, vmdk.Options{})
+			v.must(err)
+			b := make([]byte, d.Size())
+			_, err = d.ReadAt(b, 0)
+			v.must(errors.Join(err, d.Close()))
+			if string(b) != want[disk.Key] || filepath.Dir(disk.Path) != filepath.Dir(m.Path) {
+				t.Errorf("%v: %s at %s is another disk", flags, disk.Key, disk.Path)
+			}
+		}
+		if len(m.Disks) != 3 {
+			t.Errorf("%v: %d disks", flags, len(m.Disks))
+		}
+	}
+}
