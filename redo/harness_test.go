@@ -49,6 +49,9 @@ type testDisk struct {
 
 	model []byte
 	below [][]byte // the model when each level was added
+
+	zeroed []bool // for each level: it has grain table entries 1
+	hosted int    // how many hosted deltas there have been
 }
 
 func (d *testDisk) path(name string) string { return filepath.Join(d.dir, name) }
@@ -195,7 +198,7 @@ func (d *testDisk) add() *Added {
 	d.t.Helper()
 	a, err := Add(background(), d.named(), AddOptions{Options: d.options()})
 	d.must(err)
-	d.below = append(d.below, slices.Clone(d.model))
+	d.below, d.zeroed = append(d.below, slices.Clone(d.model)), append(d.zeroed, false)
 	return a
 }
 
@@ -205,10 +208,10 @@ func (d *testDisk) write(pieces ...piece) {
 	top := d.top()
 	extent := top
 	if d.kind != baseESX2 {
-		extent = strings.TrimSuffix(top, ".vmdk") + "-delta.vmdk"
 		// A guest's first write gives the link another content id.
 		desc, err := vmdk.ReadDescriptor(top)
 		d.must(err)
+		extent = d.path(desc.Descriptor.Extents[0].Name)
 		text, err := editDescriptor(top, desc.Text, map[string]string{keyCID: cidString(newCID())})
 		d.must(err)
 		d.must(os.WriteFile(top, text, 0o600))
@@ -254,6 +257,9 @@ func (d *testDisk) commit(level int) *Committed {
 		level = len(d.below)
 	}
 	d.below = slices.Delete(d.below, level-1, level)
+	if len(d.zeroed) > 0 {
+		d.zeroed = slices.Delete(d.zeroed, level-1, level)
+	}
 	return c
 }
 
@@ -264,6 +270,9 @@ func (d *testDisk) discard() {
 	d.must(err)
 	n := len(d.below) - 1
 	d.model, d.below = d.below[n], d.below[:n]
+	if len(d.zeroed) > 0 {
+		d.zeroed = d.zeroed[:n]
+	}
 }
 
 // files returns the names of the directory.

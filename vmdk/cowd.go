@@ -198,19 +198,17 @@ func (c *cowdTables) refuseUnreachable(_ context.Context, n grainCount) error {
 }
 
 func (c *cowdTables) load(i int64) (grainTable, error) {
-	b := make([]byte, c.extent.tableFileBytes)
+	scratch := c.shared.scratch(c.extent.entries)
+	defer c.shared.giveBack(scratch)
+	b, out := scratch.raw[:c.extent.tableFileBytes], scratch.entries
 	at := int64(c.extent.dir.at(i)) * disk.SectorSize
 	if err := c.src.readFull(b, uint64(at), "grain table"); err != nil {
 		return nil, err
 	}
-	out := make(grainTable, c.extent.entries)
 	check := grainChecker{l: &c.layout}
 	first := i * c.extent.entries
-	for j := range out {
-		grain := first + int64(j)
-		if grain*c.extent.grainBytes >= c.extent.sizeBytes {
-			break
-		}
+	for j := range min(c.extent.entries, ceilDiv(c.extent.sizeBytes, c.extent.grainBytes)-first) {
+		grain := first + j
 		switch e := binary.LittleEndian.Uint32(b[j*4:]); e {
 		case 0:
 		case gteZero:
@@ -220,10 +218,10 @@ func (c *cowdTables) load(i int64) (grainTable, error) {
 			out[j] = grainZeros
 		default:
 			if why, kind := check.trouble(uint64(e), c.extent.grainLength(grain)); kind != nil {
-				return nil, c.src.fail(kind, fmt.Sprintf("grain table entry of grain %d", grain), at+int64(j)*4, "%s", why)
+				return nil, c.src.fail(kind, fmt.Sprintf("grain table entry of grain %d", grain), at+j*4, "%s", why)
 			}
 			out[j] = int64(e)
 		}
 	}
-	return out, nil
+	return c.extent.joinGrains(out), nil
 }

@@ -67,22 +67,20 @@ func (g *grainExtent) findDuplicates(ctx context.Context, first, count uint64) (
 		if err != nil {
 			return n, err
 		}
-		for j, e := range t {
-			switch e {
-			case grainNone:
-				continue
-			case grainZeros:
-				n.zeros++
-				continue
+		for _, r := range t {
+			if r.sector == grainZeros {
+				n.zeros += int64(r.grains)
 			}
+		}
+		for number, sector := range g.stored(i, t) {
 			n.data++
-			place, phase := uint64(e)/grain, uint16(uint64(e)%grain)+1
+			place, phase := uint64(sector)/grain, uint16(uint64(sector)%grain)+1
 			if place+1 < first || place >= first+count {
 				continue
 			}
 			k := place + 1 - first
 			if phases[k] != 0 {
-				return n, g.overlapError(i*g.entries+int64(j), e)
+				return n, g.overlapError(number, sector)
 			}
 			phases[k] = phase
 		}

@@ -116,6 +116,7 @@ func FuzzCOWD(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, _, err := openCOWD(fuzzSource(b), newShared(func(string) {}), fuzzSpec)
 		useExtent(t, g, err)
+		agreeCOWD(t, b)
 	})
 }
 

@@ -3,17 +3,27 @@
 package vmdk
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"iter"
+	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 )
 
-// grainTable is a grain table once it has been read and checked: for each
-// grain the sector in the file where it is stored, or one of the two below.
-// A nil table has no entries.
-type grainTable []int64
+// grainTable is a grain table once it has been read and checked, as runs of
+// grains that cover it: most tables have few. A nil table has no entries.
+type grainTable []grainRun
+
+// grainRun is grains of which each but the first is stored behind the one
+// before it; if they are compressed, it is one. It is 16 bytes.
+type grainRun struct {
+	first, grains int32 // counted in the table
+	sector        int64 // in the file, of the first grain, or one of the two below
+}
+
+const grainRunBytes = 16
 
 const (
 	grainNone  = 0  // not stored: the parent's
@@ -79,7 +89,48 @@ func (g *grainExtent) table(i int64) (grainTable, error) {
 // counts too, since tables without entries take nothing else.
 func (g *grainExtent) keep(i int64, t grainTable) {
 	const itemBytes = 256
-	g.shared.tables.put(cacheKey{extent: g.id, index: i}, t, int64(len(t))*8+itemBytes)
+	g.shared.tables.put(cacheKey{extent: g.id, index: i}, t, int64(cap(t))*grainRunBytes+itemBytes)
+}
+
+// joinGrains makes a table of its entries: for each grain the sector where it is
+// stored, grainNone or grainZeros.
+func (g *grainExtent) joinGrains(entries []int64) grainTable {
+	step := g.grainBytes / disk.SectorSize
+	var t grainTable
+	for i := 0; i < len(entries); {
+		e, n := entries[i], 1
+		switch {
+		case e == grainNone || e == grainZeros:
+			for i+n < len(entries) && entries[i+n] == e {
+				n++
+			}
+		case g.unzip == nil:
+			for i+n < len(entries) && entries[i+n] == e+int64(n)*step {
+				n++
+			}
+		}
+		t = append(t, grainRun{first: int32(i), grains: int32(n), sector: e})
+		i += n
+	}
+	return t
+}
+
+// stored yields the grains of table i that are stored: their numbers in the
+// extent and their sectors in the file.
+func (g *grainExtent) stored(i int64, t grainTable) iter.Seq2[int64, int64] {
+	step := g.grainBytes / disk.SectorSize
+	return func(yield func(grain, sector int64) bool) {
+		for _, r := range t {
+			if r.sector == grainNone || r.sector == grainZeros {
+				continue
+			}
+			for k := range int64(r.grains) {
+				if !yield(i*g.entries+int64(r.first)+k, r.sector+k*step) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // segment is a run and, if it is data, where in the file it begins.
@@ -127,17 +178,22 @@ func (g *grainExtent) walk(off, end int64, adjacent bool, yield func(segment) bo
 // walkTable adds the segments of [off, stop) from the table for what begins at
 // base, and reports if more are wanted.
 func (g *grainExtent) walkTable(t grainTable, base, off, stop int64, w *segmentJoiner) bool {
-	for index := (off - base) / g.grainBytes; off < stop; index++ {
-		start := base + index*g.grainBytes
-		next := min(start+g.grainBytes, stop)
+	index := (off - base) / g.grainBytes
+	k, _ := slices.BinarySearchFunc(t, index, func(r grainRun, index int64) int {
+		return cmp.Compare(int64(r.first+r.grains-1), index)
+	})
+	for ; off < stop; k++ {
+		r := t[k]
+		start := base + int64(r.first)*g.grainBytes
+		next := min(start+int64(r.grains)*g.grainBytes, stop)
 		s := segment{Run: disk.Run{Offset: off, Length: next - off, Kind: disk.Data}}
-		switch e := t[index]; e {
+		switch r.sector {
 		case grainNone:
 			s.Kind = g.hole
 		case grainZeros:
 			s.Kind = disk.Zero
 		default:
-			s.pos = e*disk.SectorSize + off - start
+			s.pos = r.sector*disk.SectorSize + off - start
 		}
 		if !w.add(s) {
 			return false

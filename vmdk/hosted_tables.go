@@ -119,7 +119,9 @@ func (t *hostedTables) decode(i int64, a, b []byte) (grainTable, error) {
 	if disk.IsZero(a) && bytes.Equal(a, b) {
 		return nil, nil
 	}
-	out := make(grainTable, gtEntries)
+	scratch := t.shared.scratch(gtEntries)
+	defer t.shared.giveBack(scratch)
+	out := scratch.entries
 	check := grainChecker{l: &t.layout}
 	grain := i * gtEntries
 	for j := range out {
@@ -136,7 +138,7 @@ func (t *hostedTables) decode(i int64, a, b []byte) (grainTable, error) {
 		}
 		out[j] = e
 	}
-	return out, nil
+	return t.extent.joinGrains(out), nil
 }
 
 // entry decides what a grain table entry says, given in both copies.

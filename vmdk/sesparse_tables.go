@@ -98,11 +98,12 @@ func (t *seTables) openDirectory(sh *shared) error {
 func (t *seTables) load(i int64) (grainTable, error) {
 	n := uint64(t.extent.dir.at(i) - 1)
 	at := (t.header.tables.offset + n*seTableSectors) * disk.SectorSize
-	b := make([]byte, seTableSectors*disk.SectorSize)
+	scratch := t.extent.shared.scratch(seEntries)
+	defer t.extent.shared.giveBack(scratch)
+	b, out := scratch.raw[:seTableSectors*disk.SectorSize], scratch.entries
 	if err := t.src.readFull(b, at, "grain table"); err != nil {
 		return nil, err
 	}
-	out := make(grainTable, seEntries)
 	for j := range out {
 		grain := i*seEntries + int64(j)
 		if grain*t.extent.grainBytes >= t.extent.sizeBytes {
@@ -118,7 +119,7 @@ func (t *seTables) load(i int64) (grainTable, error) {
 		}
 		out[j] = sector
 	}
-	return out, nil
+	return t.extent.joinGrains(out), nil
 }
 
 // entry returns what the grain table entry e, which is not 0, says.

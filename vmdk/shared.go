@@ -31,6 +31,8 @@ type shared struct {
 	directoryEntries int64
 	eagerLeft        int64
 
+	tableScratch sync.Pool // of *tableScratch
+
 	mu     sync.Mutex
 	warn   func(string)
 	warned map[string]struct{}
@@ -45,6 +47,26 @@ func newShared(warn func(string)) *shared {
 		warned:    map[string]struct{}{},
 	}
 }
+
+// tableScratch is room for a grain table while it is being read.
+type tableScratch struct {
+	raw     []byte
+	entries []int64 // zero
+}
+
+// scratch returns room for a table of n entries of up to 8 bytes. It is safe
+// for concurrent use.
+func (s *shared) scratch(n int64) *tableScratch {
+	t, ok := s.tableScratch.Get().(*tableScratch)
+	if !ok || int64(cap(t.entries)) < n {
+		return &tableScratch{raw: make([]byte, n*8), entries: make([]int64, n)}
+	}
+	t.entries = t.entries[:n]
+	clear(t.entries)
+	return t
+}
+
+func (s *shared) giveBack(t *tableScratch) { s.tableScratch.Put(t) }
 
 // maxWarnings keeps a file full of oddities from flooding the caller.
 const maxWarnings = 100

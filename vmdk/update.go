@@ -142,16 +142,12 @@ func (u *Updater) adopt(ctx context.Context, g *grainExtent, l *fileLayout) (gra
 		if err != nil {
 			return 0, err
 		}
-		for j, e := range t {
-			if e == grainNone || e == grainZeros {
-				continue
-			}
-			grain := i*u.entries + int64(j)
-			if why, kind := check.trouble(uint64(e), g.grainLength(grain)); kind != nil {
+		for grain, sector := range g.stored(i, t) {
+			if why, kind := check.trouble(uint64(sector), g.grainLength(grain)); kind != nil {
 				return 0, u.src.fail(kind, fmt.Sprintf("grain table entry of grain %d", grain), -1, "%s", why)
 			}
 			grains++
-			u.next = max(u.next, uint64(e)+u.grainSectors)
+			u.next = max(u.next, uint64(sector)+u.grainSectors)
 		}
 	}
 	return grains, nil

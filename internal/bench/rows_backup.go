@@ -40,6 +40,8 @@ func (b *bench) plans() []plan {
 		{"verify", b.verify},
 		{"sparse-1TiB", b.sparseDisk},
 		{"redo-commit", b.redoCommit},
+		{"increment", b.increment},
+		{"merge", b.merge},
 		{"memory-default", func(ctx context.Context) (row, error) {
 			return b.memory(ctx, "peak memory, default options", memoryFlags{maxMiB: defaultRSS})
 		}},

@@ -31,7 +31,23 @@ type cancelWriter struct {
 }
 
 func (c *cancelWriter) Write(p []byte) (int, error) {
-	return abandon(c.ctx, func() (int, error) { return c.w.Write(p) })
+	return abandon(c.ctx, func() (int, error) { return c.pieces(p) })
+}
+
+// writePiece is how much is written at once. A file takes an extent of 64 MiB
+// in one write several times slower than in pieces: Linux 6.18, ext4.
+const writePiece = 1 << 20
+
+func (c *cancelWriter) pieces(p []byte) (int, error) {
+	for done := 0; ; {
+		n, err := c.w.Write(p[done:min(done+writePiece, len(p))])
+		if done += n; err != nil || done == len(p) {
+			return done, err
+		}
+		if c.ctx.Err() != nil { // nobody waits for the rest
+			return done, context.Cause(c.ctx)
+		}
+	}
 }
 
 // cancelReader is the same for reading.

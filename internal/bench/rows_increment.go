@@ -1,0 +1,351 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vmstream/vmstream/redo"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+// Between two backups a hundredth of the disk is written to, in pieces at random
+// places. They lie at multiples of their size, which is that of a stream's grain.
+const (
+	changedPieceBytes = 64 << 10
+	changedShare      = 100
+
+	incrementRatio = 0.03 // of a full backup's time and bytes
+	mergeRatio     = 1.5  // of the time of copying the result
+)
+
+// changed is a disk at two points in time. All names are paths.
+type changed struct {
+	top   string // a vmfsSparse delta over the disk
+	base  string // the disk, in a flat extent
+	after string // the disk with the changes, raw
+	index string // of the full backup
+}
+
+// changedDisk makes a flat disk and its changes, once.
+func (b *bench) changedDisk(ctx context.Context) (changed, error) {
+	c := changed{
+		base: b.path("changed/base.vmdk"), after: b.path("changed/after.raw"), index: b.path("changed/full.json"),
+	}
+	kept, err := filepath.Glob(b.path("changed/base-0*1.vmdk"))
+	if err == nil && len(kept) == 1 {
+		c.top = kept[0]
+		return c, nil
+	}
+	if err := b.makeFlat("changed", vmdk.FormatVMFS); err != nil {
+		return c, err
+	}
+	full := pipe(b.cmd("backup", "--index-out", c.index, c.base), []string{"cat"})
+	if _, err := full.run(ctx, true); err != nil {
+		return c, err
+	}
+	added, err := redo.Add(ctx, c.base, redo.AddOptions{})
+	if err != nil {
+		return c, err
+	}
+	c.top = added.Path
+	pieces := changedPieces(b.diskBytes)
+	if err := writeDelta(ctx, added.Files[0], pieces); err != nil {
+		return c, err
+	}
+	return c, b.makeAfter(c.after, pieces)
+}
+
+// changedPiece is what is written at an offset.
+type changedPiece struct {
+	at   int64
+	data []byte
+}
+
+// changedPieces returns what is written between the backups, in the order of writing.
+func changedPieces(diskBytes int64) []changedPiece {
+	fl := newFill(7)
+	n := int(diskBytes / changedPieceBytes)
+	var all []changedPiece
+	for _, i := range rand.New(rand.NewPCG(7, 2)).Perm(n)[:n/changedShare] {
+		p := changedPiece{at: int64(i) * changedPieceBytes, data: make([]byte, changedPieceBytes)}
+		fl.write(p.data, random)
+		all = append(all, p)
+	}
+	return all
+}
+
+// writeDelta writes as a guest would do it.
+func writeDelta(ctx context.Context, path string, pieces []changedPiece) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	u, err := vmdk.OpenUpdate(ctx, f, vmdk.UpdateSpec{Name: path, FileBytes: st.Size(), Fill: strings.NewReader("")})
+	if err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		if _, err := u.WriteAt(p.data, p.at); err != nil {
+			return err
+		}
+	}
+	return u.Close()
+}
+
+// makeAfter makes the changed disk, for programs that compare or read everything.
+func (b *bench) makeAfter(path string, pieces []changedPiece) error {
+	in, err := os.Open(b.disk)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return create(path, b.diskBytes, func(f *os.File) error {
+		buf, zeros := make([]byte, 1<<20), make([]byte, 1<<20)
+		for off := int64(0); off < b.diskBytes; off += int64(len(buf)) {
+			if _, err := io.ReadFull(in, buf); err != nil {
+				return err
+			}
+			if bytes.Equal(buf, zeros) {
+				continue
+			}
+			if _, err := f.WriteAt(buf, off); err != nil {
+				return err
+			}
+		}
+		for _, p := range pieces {
+			if _, err := f.WriteAt(p.data, p.at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// increment measures an increment beside a full backup, and what others do to
+// store the same changes.
+func (b *bench) increment(ctx context.Context) (row, error) {
+	c, err := b.changedDisk(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	full := b.backup(c.base)
+	full.limits = append(full.limits, limit{wallRatio, incrementRatio}, limit{sizeRatio, incrementRatio})
+	r := row{
+		title: fmt.Sprintf("increment, 1 %% of %d MiB changed", b.diskBytes>>20),
+		warm:  []string{b.path("changed/base-flat.vmdk"), c.after},
+		cands: []cand{b.backup(c.top, "--name", "base", "--since", c.index), full},
+	}
+	qemu, err := b.qemuIncrements(ctx, c)
+	if err != nil {
+		return r, err
+	}
+	r.cands = append(r.cands, qemu...)
+	r.cands = append(r.cands, b.resticAgain(c), b.borgAgain(c))
+	return r, nil
+}
+
+// qemuIncrements makes an overlay of the same changes. Finding them by comparing
+// two disks is qemu-img rebase; an overlay that exists is copied or committed.
+func (b *bench) qemuIncrements(ctx context.Context, c changed) ([]cand, error) {
+	needs := []string{"qemu-img"}
+	compare := []string{"qemu-img", "rebase", "-f", "qcow2", "-F", "vmdk", "-b", c.base, b.path("found.qcow2")}
+	create := func(ctx context.Context) error {
+		_, err := pipe([]string{"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", c.after, b.path("found.qcow2")}).run(ctx, false)
+		return err
+	}
+	rebase := cand{
+		title: "qemu-img rebase -b base.vmdk found.qcow2 (backed by after.raw)", pipe: pipe(compare),
+		needs: needs, before: create, size: b.lengthOf("found.qcow2"), once: true,
+	}
+	overlay := b.path("changes-kept/changes.qcow2")
+	if rebase.missing() == "" {
+		if err := create(ctx); err != nil {
+			return nil, err
+		}
+		if _, err := rebase.pipe.run(ctx, false); err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(filepath.Dir(overlay), 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.Rename(b.path("found.qcow2"), overlay); err != nil {
+			return nil, err
+		}
+	}
+	copied := cand{
+		title: "qemu-img convert -B base.vmdk changes.qcow2 out.qcow2",
+		pipe:  pipe([]string{"qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", "-F", "vmdk", "-B", c.base, overlay, b.path("out.qcow2")}),
+		needs: needs, before: b.fresh("out.qcow2"), size: b.lengthOf("out.qcow2"),
+	}
+	commit := cand{
+		title: "qemu-img commit changes.qcow2 (into base.raw)",
+		pipe:  pipe([]string{"qemu-img", "commit", "-q", "-f", "qcow2", b.path("into/changes.qcow2")}),
+		needs: needs, before: b.beforeCommit(),
+	}
+	return []cand{copied, rebase, commit}, nil
+}
+
+// beforeCommit puts the overlay over a raw base of its own. The base is made
+// once: a second commit writes the same bytes to it.
+func (b *bench) beforeCommit() func(context.Context) error {
+	base := b.path("into/base.raw")
+	return func(ctx context.Context) error {
+		if _, err := os.Stat(base); err != nil {
+			if err := os.MkdirAll(b.path("into"), 0o700); err != nil {
+				return err
+			}
+			if err := b.makeAfter(base, nil); err != nil {
+				return err
+			}
+		}
+		if err := b.restoreFiles("into", "changes-kept")(ctx); err != nil {
+			return err
+		}
+		_, err := pipe([]string{"qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", base, b.path("into/changes.qcow2")}).run(ctx, false)
+		return err
+	}
+}
+
+// lengthOf returns a function that returns the length of a file.
+func (b *bench) lengthOf(name string) func() (int64, error) {
+	return func() (int64, error) {
+		fi, err := os.Stat(b.path(name))
+		if err != nil {
+			return 0, err
+		}
+		return fi.Size(), nil
+	}
+}
+
+// resticAgain and borgAgain store the changed disk where the disk is already:
+// its size is what is added.
+func (b *bench) resticAgain(c changed) cand {
+	again := b.restic()
+	again.pipe.stages = [][]string{{"restic", "--no-cache", "-q", "backup", "--stdin", "--stdin-filename", "disk.raw"}}
+	return b.again(again, "restic", again.pipe, c)
+}
+
+func (b *bench) borgAgain(c changed) cand {
+	again := b.borg()
+	first := again.pipe
+	first.stages = [][]string{{"borg", "create", "--compression", "zstd,1", "::first", "-"}}
+	again.pipe.stages = [][]string{{"borg", "create", "--compression", "zstd,1", "::second", "-"}}
+	return b.again(again, "borg", first, c)
+}
+
+func (b *bench) again(second cand, dir string, first pipeline, c changed) cand {
+	second.pipe = second.pipe.from(c.after)
+	second.title = second.pipe.String() + ", second run"
+	newRepository, size, before := second.before, second.size, int64(0)
+	second.before = func(ctx context.Context) error {
+		if err := newRepository(ctx); err != nil {
+			return err
+		}
+		if _, err := first.from(b.disk).run(ctx, false); err != nil {
+			return err
+		}
+		var err error
+		before, err = size()
+		return err
+	}
+	second.size = func() (int64, error) {
+		n, err := size()
+		return n - before, err
+	}
+	return second
+}
+
+// merge measures a synthetic full beside a copy of what it makes, and compares
+// its extents with those of a fresh full.
+func (b *bench) merge(ctx context.Context) (row, error) {
+	c, err := b.changedDisk(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	streams := map[string][]string{
+		"full.tar":      b.cmd("backup", "--id", "full", "--index-out", b.path("full.json"), c.base),
+		"increment.tar": b.cmd("backup", "--id", "increment", "--name", "base", "--since", b.path("full.json"), c.top),
+		"fresh.tar":     b.cmd("backup", "--id", "increment", "--name", "base", c.top),
+	}
+	for _, name := range []string{"full.tar", "increment.tar", "fresh.tar"} {
+		p := pipe(streams[name])
+		p.stdout = b.path(name)
+		if _, err := p.run(ctx, false); err != nil {
+			return row{}, err
+		}
+	}
+	// A copy is none before it is on the disk, and neither is a merged backup.
+	durable := func(title, file string, argv ...string) cand {
+		return cand{
+			title: title, pipe: shell(strings.Join(argv, " ") + " > " + b.path(file) + " && sync " + b.path(file)),
+			before: b.fresh(file), size: b.lengthOf(file), needs: []string{"sync"},
+		}
+	}
+	ours := durable("vmstream merge full.tar increment.tar > merged.tar && sync merged.tar", "merged.tar",
+		b.cmd("merge", b.path("full.tar"), b.path("increment.tar"))...)
+	ours.limits = []limit{{rssMiB, defaultRSS}}
+	ours.check = func(ctx context.Context) error { return b.sameExtents(ctx, "merged.tar", "fresh.tar") }
+	copied := durable("cat fresh.tar > copy.tar && sync copy.tar", "copy.tar", "cat", b.path("fresh.tar"))
+	copied.limits = []limit{{wallRatio, mergeRatio}}
+	cached := cand{
+		title: "cat fresh.tar > copy.tar, in the page cache only",
+		pipe:  pipe([]string{"cat", b.path("fresh.tar")}), before: b.fresh("copy.tar"),
+	}
+	cached.pipe.stdout = b.path("copy.tar")
+	piped := cand{pipe: pipe(b.cmd("merge", b.path("full.tar"), b.path("increment.tar")), consumer)}
+	fi, err := os.Stat(b.path("fresh.tar"))
+	if err != nil {
+		return row{}, err
+	}
+	digests := cand{
+		title: "SHA-256 of twice as many bytes in Go, two cores at a time: what a merge has to compute",
+		measure: func(context.Context) (usage, error) {
+			n := min(2, runtime.NumCPU())
+			t := hashTime(2*fi.Size()/int64(n), n)
+			return usage{Wall: t, CPU: t * time.Duration(n)}, nil
+		},
+	}
+	return row{
+		title: "merge a full backup and an increment of 1 %", warm: []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")},
+		cands: []cand{ours, copied, cached, piped, digests},
+	}, nil
+}
+
+// sameExtents compares the digests of two streams' extents.
+func (b *bench) sameExtents(ctx context.Context, names ...string) error {
+	var sums []string
+	for _, name := range names {
+		file := b.path(name + ".sums")
+		p := pipe([]string{"tar", "-xOf", b.path(name), "--wildcards", "*/SHA256SUMS"})
+		p.stdout = file
+		if _, err := p.run(ctx, false); err != nil {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(l string) bool { return strings.HasSuffix(l, "vmstream.json") })
+		sums = append(sums, strings.Join(lines, "\n"))
+	}
+	if len(strings.Split(sums[0], "\n")) < 3 || sums[0] != sums[1] {
+		return fmt.Errorf("the extents of %s and %s differ:\n%s\n%s", names[0], names[1], sums[0], sums[1])
+	}
+	return nil
+}
