@@ -276,3 +276,46 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// FuzzUnpack gives what another host may send: nothing appears but regular files
+// in the directory.
+func FuzzUnpack(f *testing.F) {
+	for _, names := range [][]string{{"./", "./a", "./SHA256SUMS"}, {"../x"}, {"a/b", "a"}} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for _, name := range names {
+			h := &tar.Header{Name: name, Typeflag: tar.TypeReg, Size: 3, Mode: 0o644}
+			if strings.HasSuffix(name, "/") {
+				h.Typeflag, h.Size = tar.TypeDir, 0
+			}
+			if err := w.WriteHeader(h); err != nil {
+				f.Fatal(err)
+			}
+			if h.Size > 0 {
+				_, _ = w.Write([]byte("abc")) // to memory
+			}
+		}
+		_ = w.Close() // to memory
+		f.Add(b.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "dir")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		_ = unpack(t.Context(), bytes.NewReader(b), dir) // most is refused
+		if got := list(t, parent); !slices.Equal(got, []string{"dir"}) {
+			t.Fatalf("outside: %q", got)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !e.Type().IsRegular() {
+				t.Fatalf("%s is %v", e.Name(), e.Type())
+			}
+		}
+	})
+}
