@@ -81,6 +81,9 @@ func unpack(ctx context.Context, r io.Reader, dir string) error {
 		case n >= maxFiles:
 			return fmt.Errorf("more than %d files have come: %w", maxFiles, disk.ErrUnsupported)
 		}
+		if isSparse(h) { // a few bytes could stand for any number
+			return fmt.Errorf("%q has come as a sparse file: %w", h.Name, disk.ErrUnsupported)
+		}
 		name := strings.TrimPrefix(h.Name, "./")
 		if h.Typeflag != tar.TypeReg || strings.HasSuffix(h.Name, "/") {
 			continue
@@ -95,6 +98,15 @@ func unpack(ctx context.Context, r io.Reader, dir string) error {
 			return err
 		}
 	}
+}
+
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
 func unpackFile(r io.Reader, path string, h *tar.Header) error {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -261,6 +262,29 @@ func TestHostileTar(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(dir, "file")); err != nil || st.Mode() != 0o700 {
 		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
+// TestSparseTar refuses sparse files, in both ways that GNU tar writes them.
+func TestSparseTar(t *testing.T) {
+	tool := testenv.Tool(t, "tar")
+	from := t.TempDir()
+	f, err := os.Create(filepath.Join(from, "holes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(10<<20), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"gnu", "posix"} {
+		b, err := exec.CommandContext(t.Context(), tool, "--format", format, "-C", from, "-cSf", "-", ".").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := unpack(t.Context(), bytes.NewReader(b), dir); !errors.Is(err, disk.ErrUnsupported) || len(list(t, dir)) > 0 {
+			t.Errorf("%s: %v, %q", format, err, list(t, dir))
+		}
 	}
 }
 
