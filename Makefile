@@ -2,6 +2,7 @@
 
 GO       ?= go
 PREFIX   ?= /usr/local
+CLASSIC  ?= 0
 FUZZTIME ?= 60s
 BENCH    ?=
 ARGS     ?=
@@ -26,13 +27,13 @@ staticcheck := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Settings: PREFIX, DESTDIR (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
+	@echo "Settings: PREFIX, DESTDIR, CLASSIC=1 for vmsnap, vmres and addredo (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
 
 build: ## bin/vmstream, a static program
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vmstream ./cmd/vmstream
 
 install: build ## install program, man pages and completions under PREFIX
-	GO='$(GO)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install.sh
+	GO='$(GO)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' CLASSIC='$(CLASSIC)' scripts/install.sh
 
 demo: build ## back a small VM up, restore it with stock tools and with vmstream, compare
 	VMSTREAM=$(BIN)/vmstream scripts/demo.sh

@@ -252,6 +252,9 @@ func (m *merge) prepare() (err error) {
 	}
 	j.CID = cidString(cid)
 	j.LongContentID = child.desc.Descriptor.DDBValue(keyLongContentID)
+	if cid == was.CID { // the content is the same: nothing was written to the child
+		j.LongContentID = was.DDBValue(keyLongContentID)
+	}
 	if len(j.LongContentID) != 32 || j.LongContentID[24:] != j.CID {
 		j.LongContentID = newLongContentID(cid)
 	}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs bin/vmstream, its man pages and shell completions under
-# $DESTDIR$PREFIX.
+# $DESTDIR$PREFIX. With CLASSIC=1 also links by the names of the classic tools:
+# see docs/classic.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prefix=${DESTDIR:-}${PREFIX:-/usr/local}
@@ -20,4 +21,10 @@ completion() { # completion FILE TARGET
 completion vmstream.bash bash-completion/completions/vmstream
 completion vmstream.zsh zsh/site-functions/_vmstream
 completion vmstream.fish fish/vendor_completions.d/vmstream.fish
+if [ "${CLASSIC:-0}" = 1 ]; then
+	for name in vmsnap vmres addredo; do
+		ln -sf vmstream "$prefix/bin/$name"
+		ln -sf "vmstream-$name.1" "$prefix/share/man/man1/$name.1"
+	done
+fi
 echo "installed under $prefix"

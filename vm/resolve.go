@@ -18,6 +18,7 @@ type resolver struct {
 	dir     string // of the configuration
 	volumes map[string]string
 	roots   []string
+	copy    bool // everything is in dir
 }
 
 // candidates returns the paths at which the file may be, best first.
@@ -27,6 +28,9 @@ func (r resolver) candidates(n FileName) []string {
 		if p != "" && !slices.Contains(list, p) {
 			list = append(list, p)
 		}
+	}
+	if r.copy {
+		return []string{filepath.Join(r.dir, n.Base)}
 	}
 	names := []string{n.Written}
 	if n.raw != n.Written {

@@ -24,6 +24,12 @@ type LoadOptions struct {
 	// Roots are directories in which disks may lie beside the machine's own,
 	// after symbolic links. Empty allows every place a configuration names.
 	Roots []string
+
+	// Copy says that the directory of the configuration is a copy of the
+	// machine, as a backup is: disks are looked for in it alone, by the last
+	// component of their names, and one that is not there is left out with a
+	// warning.
+	Copy CopyKind
 }
 
 // DefaultRoots returns where disks may lie beside the machine's own directory if
@@ -40,6 +46,7 @@ type VM struct {
 	GuestOS     string // as the configuration has it
 	Config      *Config
 	Disks       []Disk
+	RawDisks    bool       // the configuration is of ESX 2.x, which takes raw disks
 	Files       []File     // the configuration first
 	Snapshots   *Snapshots // empty if there is no list
 
@@ -115,8 +122,18 @@ func (vm *VM) load(o LoadOptions) error {
 		return err
 	}
 	vm.Warnings = append(vm.Warnings, warnings...)
-	r := resolver{dir: filepath.Dir(vm.Path), volumes: o.Volumes, roots: o.Roots}
+	r := resolver{dir: filepath.Dir(vm.Path), volumes: o.Volumes, roots: o.Roots, copy: o.Copy != NoCopy}
 	for _, ref := range refs {
+		vm.RawDisks = vm.RawDisks || ref.Raw
+		if o.Copy != NoCopy {
+			there, err := vm.copied(&ref, r, o.Copy)
+			if err != nil {
+				return err
+			}
+			if !there {
+				continue
+			}
+		}
 		d, err := vm.findDisk(ref, r)
 		if err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 
 func main() {
 	ctx, stop := cli.WithSignals(context.Background(), os.Exit)
-	code := command.Run(ctx, os.Args[1:], command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	code := command.Run(ctx, command.Args(os.Args), command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
 	os.Exit(code)
 }

@@ -23,9 +23,14 @@ import (
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
-// TestMain makes this binary the vmstream that scripts and tests find in PATH.
+// TestMain makes this binary the vmstream that scripts and tests find in PATH,
+// also by the names of the classic tools.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"vmstream": main})
+	commands := map[string]func(){}
+	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl"} {
+		commands[name] = main
+	}
+	testscript.Main(m, commands)
 }
 
 // TestScript runs the scripts of testdata/script, which has these commands

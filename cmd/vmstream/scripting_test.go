@@ -87,6 +87,8 @@ func TestScriptingDocument(t *testing.T) {
 		{"info", true, "", []string{"disk", "info", file("d.vmdk")}},
 		{"map", true, "", []string{"disk", "map", file("d.vmdk")}},
 		{"geometry", true, "", []string{"disk", "geometry", file("d.vmdk")}},
+		{"vmsnap", false, "summary", []string{"vmsnap", "--state-dir", file("state"), "-c", esx2Machine(t, 1<<20), "-d", file("backup")}},
+		{"vmres", false, "summary", []string{"vmres", "-C", file("restored"), file("backup/web01")}},
 		{"version", true, "", []string{"version"}},
 	} {
 		t.Run(c.table, func(t *testing.T) {

@@ -43,6 +43,10 @@ type redoFlags struct {
 
 func (r *redoFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&r.key, "disk", "", "the disk of the VM, such as scsi0:0 (needed if it has several)")
+	r.addSource(c)
+}
+
+func (r *redoFlags) addSource(c *cobra.Command) {
 	addSourceFormat(c, &r.format)
 	c.Flags().BoolVar(&r.allowOutside, "allow-outside", false, "let descriptors name files outside their directory")
 }

@@ -69,6 +69,7 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	f.BoolVarP(&a.console.Verbose, "verbose", "v", false, "tell more")
 	root.AddCommand(
 		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newDisk(a), newRedo(a), newSnapshot(a), newVersion(a),
+		newVmsnap(a), newVmres(a), newAddredo(a),
 	)
 	return root, a
 }
@@ -80,7 +81,7 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := "VMSTREAM_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		v, ok := os.LookupEnv(name)
-		if !ok || f.Changed || f.Name == "help" || err != nil {
+		if !ok || f.Changed || asksForText(f.Name) || err != nil {
 			return
 		}
 		if serr := flags.Set(f.Name, v); serr != nil {
@@ -89,6 +90,10 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 	})
 	return err
 }
+
+// asksForText reports if a flag asks for a text in place of the command's work:
+// that is nothing for the environment to say.
+func asksForText(flag string) bool { return flag == "help" || flag == "man" || flag == "version" }
 
 // Run runs a command line and returns the exit code. Errors have been told on
 // stderr.

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vmstream/vmstream/internal/command"
+	"github.com/vmstream/vmstream/internal/manpage"
 )
 
 func main() {
@@ -42,7 +43,7 @@ func writePages(root *cobra.Command, dir string) error {
 		return err
 	}
 	for _, c := range commands(root) {
-		if err := os.WriteFile(filepath.Join(dir, pageName(c)+".1"), page(c), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, manpage.Name(c)+".1"), manpage.Roff(c), 0o644); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/vmstream/vmstream/internal/command"
+	"github.com/vmstream/vmstream/internal/manpage"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
@@ -40,7 +41,7 @@ func TestPages(t *testing.T) {
 		t.Fatalf("%d commands: the tree is not whole", len(all))
 	}
 	for _, c := range all {
-		name := filepath.Join("man", pageName(c)+".1")
+		name := filepath.Join("man", manpage.Name(c)+".1")
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Error(err)
@@ -50,12 +51,12 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: not the same twice (%v)", name, err)
 		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if want := `\fB` + escape("--"+f.Name) + `\fR`; !bytes.Contains(b, []byte(want)) {
+			if want := `\fB` + strings.ReplaceAll("--"+f.Name, "-", `\-`) + `\fR`; !bytes.Contains(b, []byte(want)) {
 				t.Errorf("%s: --%s is missing", name, f.Name)
 			}
 		})
 		want := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "SEE ALSO"}
-		if strings.Contains(c.Long, exitCodes) {
+		if strings.Contains(c.Long, manpage.ExitCodes) {
 			want = append(want, "EXIT STATUS")
 		}
 		for _, s := range want {
@@ -71,7 +72,7 @@ func TestPagesFormat(t *testing.T) {
 	groff := testenv.Tool(t, "groff")
 	dir := generate(t)
 	for _, c := range commands(tree()) {
-		path := filepath.Join(dir, "man", pageName(c)+".1")
+		path := filepath.Join(dir, "man", manpage.Name(c)+".1")
 		cmd := exec.CommandContext(t.Context(), groff, "-man", "-Tutf8", "-ww", path)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
@@ -97,29 +98,6 @@ func TestCompletions(t *testing.T) {
 	bash := testenv.Tool(t, "bash")
 	if out, err := exec.CommandContext(t.Context(), bash, "-n", filepath.Join(dir, "completions", "vmstream.bash")).CombinedOutput(); err != nil {
 		t.Errorf("bash -n: %v\n%s", err, out)
-	}
-}
-
-func TestEscape(t *testing.T) {
-	for _, c := range []struct{ in, want string }{
-		{"plain", "plain"},
-		{"--json", `\-\-json`},
-		{".vmx or\n.cfg", "\\&.vmx or\n\\&.cfg"},
-		{`a\b`, `a\eb`},
-		{"'x", `\(aqx`},
-	} {
-		if got := escape(c.in); got != c.want {
-			t.Errorf("escape(%q) = %q, want %q", c.in, got, c.want)
-		}
-	}
-}
-
-func TestExitStatus(t *testing.T) {
-	var p roff
-	p.exitStatus("0 done; 130, 143 and 129 stopped by a signal.")
-	want := ".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\nDone.\n.TP\n\\fB130, 143 and 129\\fR\nStopped by a signal.\n"
-	if p.String() != want {
-		t.Errorf("got %q, want %q", p.String(), want)
 	}
 }
 

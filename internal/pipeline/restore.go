@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type RestoreOptions struct {
 	Disks       []string    // keys of the disks to restore; all if empty
 	Force       bool        // replace existing files
 	IgnoreSpace bool        // do not ask for free space first
+	Name        string      // new name of the VM and its directory; the old one if empty
 
 	// To takes one disk to a file, a block device, or Stdout for "-". Dir is
 	// not used then.
@@ -171,7 +173,11 @@ func (s *restore) beginDirectory() error {
 	if err := os.MkdirAll(s.opt.Dir, 0o777); err != nil {
 		return err
 	}
-	final := filepath.Join(s.opt.Dir, s.opening.VMName())
+	name := s.opening.VMName()
+	if s.opt.Name != "" {
+		name = s.opt.Name
+	}
+	final := filepath.Join(s.opt.Dir, name)
 	if !s.opt.Force {
 		if names, err := os.ReadDir(final); err == nil && len(names) > 0 {
 			return fmt.Errorf("%s exists and is not empty; --force replaces files in it: %w", final, fs.ErrExist)
@@ -417,39 +423,18 @@ func (s *restore) abort() {
 
 // adjustConfig makes the configuration name the disks as they are called now.
 func (s *restore) adjustConfig() error {
-	path := filepath.Join(s.stage.dir, s.config)
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(filepath.Join(s.stage.dir, s.config))
 	if err != nil {
 		return err
 	}
-	c, err := vm.ParseConfig(b)
-	if err != nil {
-		s.opt.Warn(fmt.Sprintf("%s: left as it was: %v", s.config, err))
-		return nil
-	}
-	changes := map[string]string{}
+	a := &adjustment{disks: map[string]string{}, name: s.opt.Name}
 	for _, d := range s.disks {
-		if d == nil {
-			continue
-		}
-		key := d.rec.Key + ".fileName"
-		was, ok := c.Get(key)
-		if !ok {
-			if was, ok = c.Get(d.rec.Key + ".name"); !ok {
-				continue
-			}
-			key = d.rec.Key + ".name" // ESX 2.x
-		}
-		if was != d.name {
-			changes[key] = d.name
+		if d != nil {
+			a.disks[d.rec.Key] = d.name
 		}
 	}
-	if len(changes) == 0 {
-		return nil
-	}
-	edited, err := c.Edit(changes)
-	if err != nil {
-		s.opt.Warn(fmt.Sprintf("%s: the names of the disks could not be changed: %v", s.config, err))
+	edited := a.apply(b, s.config, s.opt.Warn)
+	if bytes.Equal(edited, b) {
 		return nil
 	}
 	return s.stage.replace(s.config, edited)

@@ -31,8 +31,9 @@ type SourceOptions struct {
 	PadShort     bool              // short flat files, and sizes that are no whole sectors, are filled up
 	AllowInUse   bool              // also what seems to be in use
 	NoLogs       bool
-	Disks        []string // keys of the disks to take; all if empty
-	Name         string   // in place of the VM's own
+	Copy         vm.CopyKind // the directory of a VM is a copy that may lack disks
+	Disks        []string    // keys of the disks to take; all if empty
+	Name         string      // in place of the VM's own
 	Warn         func(string)
 
 	Snapshot SnapshotOptions
@@ -62,6 +63,7 @@ type Source struct {
 	Consistency stream.Consistency
 	Disks       []stream.Disk
 	Files       []stream.File
+	RawDisks    bool // the product of the configuration, ESX 2.x, takes raw disks
 
 	// Snapshot has the disks as their provider sees them, in the order of Disks.
 	Snapshot *snapshot.Snapshot
@@ -228,7 +230,7 @@ func openDisk(ctx context.Context, path string, o *SourceOptions) (*Source, erro
 }
 
 func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error) {
-	load := vm.LoadOptions{NoLogs: o.NoLogs}
+	load := vm.LoadOptions{NoLogs: o.NoLogs, Copy: o.Copy}
 	if !o.AllowOutside {
 		load.Roots = vm.DefaultRoots()
 	}
@@ -239,7 +241,7 @@ func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error)
 	for _, w := range m.Warnings {
 		o.Warn(w)
 	}
-	s := &Source{Name: o.Name}
+	s := &Source{Name: o.Name, RawDisks: m.RawDisks}
 	if s.Name == "" {
 		s.Name = m.Name
 	}

@@ -17,7 +17,8 @@ import (
 type stage struct {
 	dir   string
 	final string // directory that they go to
-	force bool
+	force bool   // replace files
+	swap  bool   // replace the directory
 	done  bool
 }
 
@@ -75,6 +76,9 @@ func (s *stage) commit() ([]string, error) {
 	if s.wholeDirectory() {
 		return paths, s.moveDirectory()
 	}
+	if s.swap {
+		return paths, s.swapDirectory()
+	}
 	if err := s.moveFiles(entries); err != nil {
 		return nil, err
 	}
@@ -100,6 +104,30 @@ func (s *stage) moveDirectory() error {
 	}
 	s.done = true
 	return disk.SyncDir(filepath.Dir(s.final))
+}
+
+// exchangeNames is exchange, but for tests of systems that cannot do it.
+var exchangeNames = exchange
+
+// swapDirectory puts the stage in the place of the final directory, which is
+// removed then. Where the system can exchange two names there is one of the two
+// at any time.
+func (s *stage) swapDirectory() error {
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		return err
+	}
+	old := s.dir // has the old files after an exchange
+	if err := exchangeNames(s.dir, s.final); err != nil {
+		old = s.dir + ".old"
+		if err := os.Rename(s.final, old); err != nil {
+			return err
+		}
+		if err := os.Rename(s.dir, s.final); err != nil {
+			return errors.Join(err, os.Rename(old, s.final))
+		}
+	}
+	s.done = true
+	return errors.Join(disk.SyncDir(filepath.Dir(s.final)), os.RemoveAll(old))
 }
 
 // moveFiles moves file by file. Without force nothing is replaced: a link is
@@ -143,5 +171,16 @@ func (s *stage) move(from, to string) error {
 func (s *stage) abort() {
 	if !s.done {
 		_ = os.RemoveAll(s.dir) // what is left is visibly no finished restore
+	}
+}
+
+// FreeSpace returns how many bytes are free for us where dir is, or is going to
+// be made.
+func FreeSpace(dir string) (int64, bool) {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return freeBytes(dir)
+		}
+		dir = filepath.Dir(dir)
 	}
 }

@@ -1,6 +1,8 @@
 // Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package manpage makes manual pages of commands: in roff for man, and as plain
+// text for a command that prints its own.
+package manpage
 
 import (
 	"bytes"
@@ -11,8 +13,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// exitCodes begins the paragraph that every help text ends with.
-const exitCodes = "Exit codes: "
+// ExitCodes begins the paragraph that every help text ends with.
+const ExitCodes = "Exit codes: "
 
 const environment = "An option that is not given takes its value from the environment variable of its name. What is given wins.\nThe variables are"
 
@@ -20,13 +22,14 @@ const signals = `SIGINT, SIGTERM and SIGHUP stop a run and remove what it has be
 SIGHUP that is ignored at the start stays so. SIGPIPE is ignored: a closed pipe is an error like any other.
 SIGUSR1 prints how far the run is.`
 
-// page returns the man page of a command in roff.
-func page(c *cobra.Command) []byte {
+// Roff returns the manual page of a command in roff. The same command gives the
+// same bytes.
+func Roff(c *cobra.Command) []byte {
 	var p roff
 	// No date: a page changes when the program does, not when it is built.
-	p.line(`.TH "%s" "1" "" "vmstream" "vmstream manual"`, strings.ToUpper(pageName(c)))
+	p.line(`.TH "%s" "1" "" "vmstream" "vmstream manual"`, strings.ToUpper(Name(c)))
 	p.section("NAME")
-	p.text(pageName(c) + ` \- ` + escape(lowerFirst(c.Short)))
+	p.text(Name(c) + ` \- ` + escape(lowerFirst(c.Short)))
 	p.section("SYNOPSIS")
 	p.synopsis(c)
 	description, codes := cutExitCodes(c.Long)
@@ -54,7 +57,7 @@ func page(c *cobra.Command) []byte {
 func variables(c *cobra.Command) string {
 	var names []string
 	add := func(f *pflag.Flag) {
-		if f.Name != "help" && !f.Hidden {
+		if f.Name != "help" && f.Name != "man" && f.Name != "version" && !f.Hidden {
 			names = append(names, `\fBVMSTREAM_`+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))+`\fR`)
 		}
 	}
@@ -63,7 +66,8 @@ func variables(c *cobra.Command) string {
 	return strings.Join(names, ",\n")
 }
 
-func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
+// Name returns the name of a command's page: its path with dashes.
+func Name(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
 
 func lowerFirst(s string) string {
 	if s == "" || strings.HasPrefix(s, "VM") {
@@ -74,7 +78,7 @@ func lowerFirst(s string) string {
 
 // cutExitCodes takes the paragraph of exit codes off a description.
 func cutExitCodes(long string) (description, codes string) {
-	description, codes, _ = strings.Cut(long, exitCodes)
+	description, codes, _ = strings.Cut(long, ExitCodes)
 	return strings.TrimSpace(description), strings.Join(strings.Fields(codes), " ")
 }
 
@@ -137,7 +141,7 @@ func (p *roff) subcommands(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		if sub.IsAvailableCommand() {
 			p.text(".TP")
-			p.line(`\fB%s\fR(1)`, escape(pageName(sub)))
+			p.line(`\fB%s\fR(1)`, escape(Name(sub)))
 			p.text(escape(sub.Short + "."))
 		}
 	}
