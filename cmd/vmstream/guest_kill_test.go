@@ -179,14 +179,14 @@ func (c *guestChain) killOne(t *testing.T, p killPoint, delay time.Duration) {
 		c.links = links
 	}
 	c.reap(t)
-	code, stderr := c.try(t)
+	code, _ := c.try(t)
 	if code == 5 && killed && p.late {
-		t.Logf("no increment on the backup before: %s", stderr)
+		t.Log("no increment on the backup before")
 		c.full()
-		code, stderr = c.try(t)
+		code, _ = c.try(t)
 	}
 	if code != 0 {
-		t.Fatalf("backup %d, after one was killed: exit code %d\n%s", c.taken, code, stderr)
+		t.FailNow()
 	}
 }
 
