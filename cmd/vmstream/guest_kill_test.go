@@ -33,14 +33,25 @@ type doomed struct {
 	sink    *guestSink
 	begin   time.Time
 	delay   time.Duration // of the kill points by chance
-	touched bool          // QEMU has been seen with something of the backup
+	touched bool          // something has been beside the disks
 }
 
-// busy reports if QEMU has something of a backup.
+// busy reports if something of the backup lies beside the guest's disks. QEMU
+// is not asked for its nodes while they change: 7.2 can end with an assertion in
+// qcow2_get_specific_info if another monitor asks while a node is being made.
 func (r *doomed) busy() bool {
-	busy := r.chain.g.State(r.t).Clean(r.chain.began) != nil
+	busy := len(names(r.t, filepath.Dir(r.chain.g.Disks[0]))) > len(r.chain.g.Disks)
 	r.touched = r.touched || busy
 	return busy
+}
+
+// lists reports if QEMU answers a query with a list that is not empty.
+func (r *doomed) lists(query string) bool {
+	var list []any
+	if err := r.chain.g.Command(query, nil, &list); err != nil {
+		r.t.Fatal(err)
+	}
+	return len(list) > 0
 }
 
 func (r *doomed) waited() bool { return time.Since(r.begin) >= r.delay }
@@ -49,14 +60,14 @@ func (r *doomed) waited() bool { return time.Since(r.begin) >= r.delay }
 // one, and moments by chance from before the snapshot to after its release.
 var killPoints = []killPoint{
 	{"noted", false, func(r *doomed) bool { return r.chain.noted(r.t) }},
-	{"in QEMU", false, (*doomed).busy},
-	{"exported", false, func(r *doomed) bool { return len(r.chain.g.State(r.t).Exports) > 0 }},
+	{"beside the disks", false, (*doomed).busy},
+	{"exported", false, func(r *doomed) bool { return r.lists("query-block-exports") }},
 	{"by chance", true, (*doomed).waited},
 	{"by chance", true, (*doomed).waited},
 	{"stream begun", false, func(r *doomed) bool { return r.sink.written.Load() > 0 }},
 	{"in the stream", false, func(r *doomed) bool { return r.sink.written.Load() > 1<<20 }},
-	{"job", true, func(r *doomed) bool { return len(r.chain.g.State(r.t).Jobs) > 0 }},
-	{"released in QEMU", true, func(r *doomed) bool { return !r.busy() && r.touched }},
+	{"job", true, func(r *doomed) bool { return r.lists("query-jobs") }},
+	{"released", true, func(r *doomed) bool { return !r.busy() && r.touched }},
 	{"by chance", true, (*doomed).waited},
 }
 
