@@ -98,7 +98,8 @@ func (s State) Clean(begin State) error {
 	return nil
 }
 
-// State asks QEMU for its state.
+// State asks QEMU for its state. Nothing should be changing it: QEMU 7.2 can end
+// with an assertion if one monitor asks for nodes while another makes them.
 func (g *Guest) State(tb testing.TB) State {
 	tb.Helper()
 	var nodes []struct {
