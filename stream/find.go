@@ -33,8 +33,8 @@ func FindIndex(r io.ReaderAt, size int64) (*Result, error) {
 	if m == nil || m.name != opening.Name+"/"+IndexName || m.size > 16<<20+size>>5+opening.trackBound() {
 		return nil, recordError("end of stream", "there is no index where its pointer says")
 	}
-	b := make([]byte, m.size)
-	if _, err := io.ReadFull(in, b); err != nil {
+	b, err := readWhole(in, m.size)
+	if err != nil {
 		return nil, atEnd(err)
 	}
 	ix, err := ParseIndex(b, at)

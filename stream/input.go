@@ -4,6 +4,7 @@ package stream
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 
@@ -78,6 +79,20 @@ func (in *input) end() (frames *codec.Reader, more bool, err error) {
 		return frames, false, nil
 	}
 	return frames, true, err
+}
+
+// readWhole reads n bytes. It allocates no more than twice what there is: an
+// index with digests may be long, and a short input may say that it has one.
+func readWhole(r io.Reader, n int64) ([]byte, error) {
+	const atOnce = 16 << 20
+	if n <= atOnce {
+		b := make([]byte, n)
+		_, err := io.ReadFull(r, b)
+		return b, eofUnexpected(err)
+	}
+	var b bytes.Buffer
+	_, err := io.CopyN(&b, r, n)
+	return b.Bytes(), eofUnexpected(err)
 }
 
 func (in *input) close() {

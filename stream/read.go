@@ -252,9 +252,9 @@ func (d *streamReader) header() (*member, int64, error) {
 
 // content reads a small member whole; the caller has checked its size.
 func (d *streamReader) content(m *member, header int64) ([]byte, error) {
-	b := make([]byte, m.size+padding(m.size))
-	if _, err := io.ReadFull(d.in, b); err != nil {
-		return nil, eofUnexpected(err)
+	b, err := readWhole(d.in, m.size+padding(m.size))
+	if err != nil {
+		return nil, err
 	}
 	d.passed(header + int64(len(b)))
 	if !disk.IsZero(b[m.size:]) {

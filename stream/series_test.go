@@ -95,17 +95,21 @@ func checkSeries(tb testing.TB, joined, want []byte, streams int, what string) {
 	}
 }
 
-// mixedHistory is a chain whose streams have codecs of their own.
-func mixedHistory(tb testing.TB, codecs []string) *history {
+// mixedHistory is a chain whose streams have codecs of their own, of chains
+// that have one each.
+func mixedHistory(of map[string]*history, codecs []string) *history {
 	h := &history{}
 	for i, c := range codecs {
-		x := makeHistory(tb, 5, 3<<20+512, len(codecs)-1, 4096, c)
-		h.points, h.streams, h.results = append(h.points, x.points[i]), append(h.streams, x.streams[i]), append(h.results, x.results[i])
+		h.points, h.streams = append(h.points, of[c].points[i]), append(h.streams, of[c].streams[i])
 	}
 	return h
 }
 
 func TestSeries(t *testing.T) {
+	of := map[string]*history{}
+	for _, c := range codec.Names() {
+		of[c] = makeHistory(t, 5, 2<<20+512, 2, 4096, c)
+	}
 	for _, codecs := range [][]string{
 		{codec.None, codec.None, codec.None},
 		{codec.Zstd, codec.Zstd, codec.Zstd},
@@ -116,8 +120,8 @@ func TestSeries(t *testing.T) {
 		{codec.Zstd, codec.XZ, codec.None},
 		{codec.LZ4, codec.None, codec.XZ},
 	} {
-		h := mixedHistory(t, codecs)
-		for n := 1; n <= len(codecs); n++ {
+		h := mixedHistory(of, codecs)
+		for n := 2; n <= len(codecs); n++ {
 			checkSeries(t, bytes.Join(h.streams[:n], nil), h.points[n-1], n, strings.Join(codecs[:n], "+"))
 		}
 	}
@@ -183,14 +187,14 @@ func TestSeriesCut(t *testing.T) {
 		h := smallHistory(t, c)
 		joined := bytes.Join(h.streams, nil)
 		first := len(h.streams[0])
-		step := map[string]int{codec.Zstd: 1, codec.LZ4: 13, codec.XZ: 17, codec.None: 997}[c]
+		step := map[string]int{codec.Zstd: 1, codec.LZ4: 13, codec.XZ: 37, codec.None: 997}[c]
 		check := func(i int) {
 			if _, err := ReadSeries(t.Context(), bytes.NewReader(joined[:i]), nil, ReadOptions{Workers: 1}); (err == nil) != (i == first) {
 				t.Fatalf("%s: cut at %d of %d+%d: %v", c, i, first, len(joined)-first, err)
 			}
 		}
-		for i := first - 3; i < first+600; i++ {
-			check(min(i, len(joined)-1))
+		for i := first - 3; i < first+50; i++ {
+			check(i)
 		}
 		if testing.Short() {
 			continue // the end of the first stream is what matters
@@ -199,7 +203,7 @@ func TestSeriesCut(t *testing.T) {
 			check(i)
 		}
 		r := rand.New(rand.NewPCG(3, 3))
-		for range 300 {
+		for range 100 {
 			bad := bytes.Clone(joined)
 			bad[r.IntN(len(bad))] ^= 1 << r.IntN(8)
 			if _, err := ReadSeries(t.Context(), bytes.NewReader(bad), nil, ReadOptions{Workers: 1}); err == nil {

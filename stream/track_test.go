@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -200,6 +201,39 @@ type denseImage struct{ zeroImage }
 func (d *denseImage) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 	return func(yield func(disk.Run, error) bool) {
 		yield(disk.Run{Offset: off, Length: min(n, d.size-off), Kind: disk.Data}, nil)
+	}
+}
+
+// A short stream that says that it has the digests of 64 TiB takes no memory
+// for them.
+func TestTrackAllocations(t *testing.T) {
+	o := testOptions(codec.None)
+	o.ExtentBytes = 64 << 20
+	d := memDisk("disk", vecDisk(1<<20, 0))
+	d.Record.TrackBytes = MinTrackBytes
+	b, res := writeStream(t, []Disk{d}, nil, o)
+	f := take(t, b, res)
+	f.opening(func(o map[string]any) {
+		disks := o["disks"].([]any)
+		more := map[string]any{}
+		for k, v := range disks[0].(map[string]any) {
+			more[k] = v
+		}
+		more["key"], more["file"], more["capacity_bytes"] = "huge", "huge.vmdk", int64(1)<<46
+		o["disks"] = append(disks, more)
+	})
+	var opening Opening
+	if err := json.Unmarshal(f.members[0].body, &opening); err != nil || opening.trackBound() != maxTrackIndex {
+		t.Fatalf("%v, %d bytes for digests", err, opening.trackBound())
+	}
+	r := &streamReader{in: bytes.NewReader(b), count: new(Counters)}
+	n := allocatedBy(func() {
+		if _, err := r.content(&member{size: maxTrackIndex}, 0); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%v", err)
+		}
+	})
+	if n > 8<<20 {
+		t.Errorf("%d bytes of heap for a stream of %d", n, len(b))
 	}
 }
 

@@ -21,7 +21,7 @@ func Tool(tb testing.TB, name string) string {
 	tb.Helper()
 	p, err := exec.LookPath(name)
 	if err != nil {
-		missing(tb, "needs the program "+name)
+		Missing(tb, "needs the program "+name)
 	}
 	return p
 }
@@ -37,7 +37,7 @@ func Corpus(tb testing.TB, name string) string {
 	}
 	p := filepath.Join(root, filepath.FromSlash(name))
 	if _, err := os.Stat(p); err != nil {
-		missing(tb, "needs the corpus file "+p)
+		Missing(tb, "needs the corpus file "+p)
 	}
 	return p
 }
@@ -62,7 +62,9 @@ func Root(tb testing.TB) string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-func missing(tb testing.TB, why string) {
+// Missing skips a test, or fails it where nothing may be missing, and says what it
+// needs.
+func Missing(tb testing.TB, why string) {
 	tb.Helper()
 	if Required() {
 		tb.Fatal(why + ", and VMSTREAM_REQUIRE_TOOLS=1")

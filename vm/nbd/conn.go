@@ -90,10 +90,16 @@ func appendRequest(b []byte, kind uint16, cookie uint64, off, length int64) []by
 	return binary.BigEndian.AppendUint32(b, uint32(length))
 }
 
-// close says goodbye, which has no reply.
+// partingTime is how long a server may take to close a connection.
+const partingTime = time.Second
+
+// close says goodbye, which has no reply, and waits for the server to go.
 func (c *conn) close() error {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.nc.SetDeadline(time.Now().Add(partingTime))
 	_, err := c.nc.Write(appendRequest(nil, cmdDisc, 0, 0, 0))
+	if err == nil {
+		awaitEnd(c.nc)
+	}
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
 		err = nil
 	}

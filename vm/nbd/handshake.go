@@ -32,9 +32,18 @@ func Probe(rw io.ReadWriter) bool {
 	b := binary.BigEndian.AppendUint32(nil, uint32(flags&(flagFixedNewstyle|flagNoZeroes)))
 	if _, err := rw.Write(b); err == nil { // a server that is left without a word complains in its log
 		_ = o.ask(optAbort, "abort", nil, func(uint32, []byte) error { return nil })
+		awaitEnd(rw)
 	}
 	return true
 }
+
+// maxParting bounds what a server can say when we have taken leave.
+const maxParting = 1 << 20
+
+// awaitEnd reads until the server has closed the connection. QEMU 7.2 can hang
+// for good in nbd-server-stop while a connection that was left is still being
+// dealt with.
+func awaitEnd(r io.Reader) { _, _ = io.Copy(io.Discard, io.LimitReader(r, maxParting)) }
 
 // greet reads the server's greeting and returns its flags.
 func greet(r io.Reader) (uint16, error) {

@@ -37,7 +37,7 @@ func (p *Provider) Create(ctx context.Context, r *snapshot.Request, e *snapshot.
 	}
 	t := &taking{
 		session: &session{Client: c, rec: &record{Socket: p.opt.Socket, Agent: p.opt.Agent, Mode: mode}, entry: e, hook: p.hook, warn: r.Warn, detail: r.Detail},
-		opt:     p.opt, r: r, snap: &snapshot.Snapshot{Consistency: snapshot.Crash},
+		opt:     p.opt, tempDir: p.tempDir, r: r, snap: &snapshot.Snapshot{Consistency: snapshot.Crash},
 	}
 	if err := t.take(ctx); err != nil {
 		t.closeImages()
@@ -54,11 +54,12 @@ func (p *Provider) Create(ctx context.Context, r *snapshot.Request, e *snapshot.
 // taking is a snapshot on its way.
 type taking struct {
 	*session
-	opt   Options
-	r     *snapshot.Request
-	disks []*guestDisk // as rec.Disks
-	snap  *snapshot.Snapshot
-	guard *guard
+	opt     Options
+	tempDir string
+	r       *snapshot.Request
+	disks   []*guestDisk // as rec.Disks
+	snap    *snapshot.Snapshot
+	guard   *guard
 }
 
 func (t *taking) take(ctx context.Context) error {
@@ -131,8 +132,8 @@ func (t *taking) plan(ctx context.Context) (err error) {
 		}
 		t.rec.Disks = append(t.rec.Disks, d)
 	}
-	t.rec.ServerDir, err = serverDir()
-	return err
+	t.rec.ServerDir = serverDir(t.tempDir, tag)
+	return nil
 }
 
 // openDisk exports the i-th disk and opens it.
@@ -195,5 +196,8 @@ func (t *taking) closeImages() {
 func (t *taking) release(ctx context.Context, done bool) error {
 	t.guard.stop()
 	err := t.undo(ctx, done)
+	if t.guard.gaveUp() && err == nil {
+		t.guard.resume(ctx)
+	}
 	return errors.Join(err, t.Close())
 }

@@ -29,7 +29,7 @@ type guard struct {
 
 	mu    sync.Mutex
 	err   error // why the disks do not stand still any more
-	given bool  // up, and told
+	given bool  // up, for want of space
 }
 
 // spaceEvery is how often the space for scratch files is looked at.
@@ -71,6 +71,13 @@ func (g *guard) failed() error {
 	return g.err
 }
 
+// gaveUp reports if the snapshot was given up.
+func (g *guard) gaveUp() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.given
+}
+
 // fail notes the first reason. What is read from now on is not used.
 func (g *guard) fail(err error) {
 	g.mu.Lock()
@@ -105,9 +112,12 @@ func (g *guard) event(ctx context.Context, e qmp.Event) {
 		return
 	}
 	if e.Name == "BLOCK_IO_ERROR" {
-		if g.s.rec.Mode == Fleece && data.NoSpace && data.Action == "stop" {
+		if data.NoSpace && data.Action == "stop" {
 			g.fail(errSpace)
-			g.giveUp(ctx, true)
+			g.giveUp(ctx)
+			if g.s.rec.Mode == Fleece { // with an overlay there is space after the commit
+				g.resume(ctx)
+			}
 		}
 		return
 	}
@@ -117,9 +127,8 @@ func (g *guard) event(ctx context.Context, e qmp.Event) {
 }
 
 // giveUp ends the jobs of a fleecing snapshot at once: as long as they are there
-// a write of the guest fails if what it overwrites cannot be saved. With QEMU's
-// default, werror=enospc, the guest is stopped before it hears of that: it goes on.
-func (g *guard) giveUp(ctx context.Context, stopped bool) {
+// a write of the guest fails if what it overwrites cannot be saved.
+func (g *guard) giveUp(ctx context.Context) {
 	g.mu.Lock()
 	told := g.given
 	g.given = true
@@ -127,13 +136,18 @@ func (g *guard) giveUp(ctx context.Context, stopped bool) {
 	if !told { // a stopped guest may stop again before the jobs are gone
 		g.s.warn("the snapshot is given up, so that the guest can go on: " + errSpace.Error())
 	}
-	for _, d := range g.s.rec.Disks {
-		// Jobs that stay for a failure of this are ended by the release.
-		_ = g.s.Run(ctx, "job-cancel", args{"id": d.Job}, nil)
+	if g.s.rec.Mode == Fleece { // an overlay goes with the release
+		for _, d := range g.s.rec.Disks {
+			// Jobs that stay for a failure of this are ended by the release.
+			_ = g.s.Run(ctx, "job-cancel", args{"id": d.Job}, nil)
+		}
 	}
-	if !stopped {
-		return
-	}
+}
+
+// resume lets a guest go on that QEMU has stopped for want of space: with QEMU's
+// default, werror=enospc, that is before the guest hears of an error. If there
+// is no space still, QEMU stops it again.
+func (g *guard) resume(ctx context.Context) {
 	for pause := pollFirst; pause < time.Minute; pause *= 2 { // cancelling takes a moment
 		var st struct {
 			Status string `json:"status"`
@@ -154,7 +168,7 @@ func (g *guard) watchSpace(ctx context.Context) {
 			free, ok := freeBytes(filepath.Dir(d.Temp))
 			if ok && free < g.reserve {
 				g.fail(fmt.Errorf("%s: %d MiB are free, %d are kept free: %w; give another directory with --scratch", d.Temp, free>>20, g.reserve>>20, errSpace))
-				g.giveUp(ctx, false)
+				g.giveUp(ctx)
 				return
 			}
 		}

@@ -190,6 +190,7 @@ func (l *lab) provider(mode Mode) *Provider {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	p.tempDir = l.dir
 	return p
 }
 

@@ -56,6 +56,8 @@ type Provider struct {
 	opt Options
 	// hook is called around every step; tests stop there as a kill would.
 	hook func(step string) error
+	// tempDir has the NBD server's socket; the system's if empty.
+	tempDir string
 }
 
 var _ snapshot.Provider = (*Provider)(nil)

@@ -25,16 +25,17 @@ const socketName = "nbd"
 // maxSocketPath is what an address of a unix socket has room for.
 const maxSocketPath = 107
 
-// serverDir makes the directory of the server's socket.
-func serverDir() (string, error) {
-	dir, err := os.MkdirTemp("", tempPrefix)
-	if err == nil && len(filepath.Join(dir, socketName)) > maxSocketPath { // TMPDIR is long
-		err = os.Remove(dir)
-		if err == nil {
-			dir, err = os.MkdirTemp("/tmp", tempPrefix)
-		}
+// serverDir names the directory of the server's socket, which is made when the
+// name has been noted.
+func serverDir(parent, tag string) string {
+	if parent == "" {
+		parent = os.TempDir()
 	}
-	return dir, err
+	dir := filepath.Join(parent, tempPrefix+tag)
+	if len(filepath.Join(dir, socketName)) > maxSocketPath { // the parent's name is long
+		dir = filepath.Join("/tmp", tempPrefix+tag)
+	}
+	return dir
 }
 
 func (r *record) socket() string { return filepath.Join(r.ServerDir, socketName) }
@@ -42,6 +43,10 @@ func (r *record) socket() string { return filepath.Join(r.ServerDir, socketName)
 // startServer starts QEMU's NBD server on a socket that we make and hand over:
 // so QEMU needs no right to a directory of ours, nor we to one of QEMU's.
 func (s *session) startServer(ctx context.Context) error {
+	// It must not exist: somebody else would be able to look in.
+	if err := os.Mkdir(s.rec.ServerDir, 0o700); err != nil {
+		return err
+	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.rec.socket(), Net: "unix"})
 	if err != nil {
 		return err
