@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
@@ -258,126 +257,6 @@ func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error)
 		names.take(m.Files[i].Name)
 	}
 	return s, s.take(ctx, o, o.request(path, m), func(d *snapshot.Disk) string { return names.disk(d.Base, d.Key) })
-}
-
-// fileNames hands out names for the members of a stream, each once.
-type fileNames map[string]bool
-
-func (n fileNames) take(name string) bool {
-	if n[name] {
-		return false
-	}
-	n[name] = true
-	return true
-}
-
-// disk returns the name of a disk's descriptor: what the configuration uses,
-// with the key where two would collide.
-func (n fileNames) disk(base, key string) string {
-	stem := base
-	if ext := strings.ToLower(filepath.Ext(base)); ext == ".vmdk" || ext == ".dsk" {
-		stem = base[:len(base)-len(ext)]
-	}
-	stem = vm.SafeName(stem)
-	if name := stem + ".vmdk"; !n.clashes(stem) && n.take(name) {
-		return name
-	}
-	stem += "-" + strings.ReplaceAll(key, ":", "-")
-	n.take(stem + ".vmdk")
-	return stem + ".vmdk"
-}
-
-// clashes reports if an extent of one of two disks could have the name of the
-// other's descriptor.
-func (n fileNames) clashes(stem string) bool {
-	for other := range n {
-		other, ok := strings.CutSuffix(other, ".vmdk")
-		if ok && (extentOf(stem, other) || extentOf(other, stem)) {
-			return true
-		}
-	}
-	return false
-}
-
-func extentOf(name, stem string) bool {
-	digits, ok := strings.CutPrefix(name, stem+"-s")
-	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
-}
-
-// maxEntries is how many further entries of a disk data base are kept: no
-// product writes more than a few.
-const maxEntries = 32
-
-// record describes a disk for the opening record.
-func record(d *snapshot.Disk, file string) stream.DiskRecord {
-	info := &d.Info
-	r := stream.DiskRecord{
-		Key: d.Key, File: file, Mode: d.Mode,
-		Adapter: info.Adapter, Geometry: info.Geometry, HWVersion: info.HWVersion, UUID: info.UUID,
-		Source: stream.SourceRecord{Kind: info.Kind, Path: absolute(d.Path), Name: d.Name},
-	}
-	if r.Adapter == "" {
-		r.Adapter = d.Adapter
-	}
-	r.Adapter = descriptorAdapter(r.Adapter)
-	if !plain(r.UUID) {
-		r.UUID = ""
-	}
-	if r.HWVersion == "" || !plain(r.HWVersion) {
-		r.HWVersion = "4" // what every product still in use accepts
-	}
-	if r.Geometry == (vmdk.Geometry{}) {
-		r.Geometry = vmdk.GeometryFor(r.Adapter, info.SizeBytes/disk.SectorSize)
-	}
-	if info.CID != 0 {
-		r.Source.CID = stream.CIDString(info.CID)
-	}
-	for _, e := range info.DDB {
-		if keepEntry(e.Key) && plain(e.Key+e.Value) && len(r.DDB) < maxEntries {
-			r.DDB = append(r.DDB, e)
-		}
-	}
-	return r
-}
-
-// descriptorAdapter returns the adapter type that a descriptor uses for an
-// adapter: products write one of four words there, whatever the controller.
-func descriptorAdapter(adapter string) string {
-	switch adapter {
-	case "ide", "buslogic", "lsilogic", "legacyESX":
-		return adapter
-	case "sata":
-		return "ide"
-	}
-	return vmdk.DefaultAdapter
-}
-
-// plain reports if s is fit for a line of a descriptor.
-func plain(s string) bool {
-	return utf8.ValidString(s) && len(s) < 1024 && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == '"' || r == 0x7f })
-}
-
-// keepEntry reports if an entry of the disk data base describes the disk, and
-// not how or where its source keeps it.
-func keepEntry(key string) bool {
-	key = strings.ToLower(key)
-	for _, p := range []string{
-		"ddb.adaptertype", "ddb.geometry.cylinders", "ddb.geometry.heads", "ddb.geometry.sectors",
-		"ddb.uuid", "ddb.longcontentid", "ddb.virtualhwversion", "ddb.nativedeltabytes", "ddb.iofilters",
-		"ddb.sidecars", "ddb.objectparenturi", "ddb.encoding",
-	} {
-		if key == p || strings.HasPrefix(key, "ddb.uuid.") {
-			return false
-		}
-	}
-	return true
-}
-
-func absolute(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return strings.ToValidUTF8(abs, "_")
-	}
-	return path
 }
 
 // fileOf makes a file of a VM readable for the stream. What tells the names of

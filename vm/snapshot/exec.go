@@ -6,12 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/vmstream/vmstream/disk"
-	"github.com/vmstream/vmstream/vm"
 	"github.com/vmstream/vmstream/vm/process"
 	"github.com/vmstream/vmstream/vmdk"
 )
@@ -32,79 +29,6 @@ type Exec struct {
 
 	// Line takes what the commands say; nil drops it.
 	Line func(string)
-}
-
-// ExecCommands are the commands of Exec. They are noted in the journal, so that
-// the snapshot can be removed by another run.
-type ExecCommands struct {
-	// Create and Remove make and remove a snapshot. With {disk} or {level} they are run for
-	// each disk. {level} is how many levels lie over the snapshot's.
-	Create Template `json:"create"`
-	Remove Template `json:"remove"`
-
-	// Machines, if set, prints a list of machines in which {vmid} is looked up:
-	// that of vim-cmd vmsvc/getallvms.
-	Machines Template `json:"machines,omitempty"`
-
-	// List, if set, prints the snapshots. {snapshot} is the id of the one that is
-	// called {name}: from a line "ID NAME", or as vim-cmd vmsvc/snapshot.get has it.
-	List Template `json:"list,omitempty"`
-
-	// Check, if set, fails if the snapshot has not held.
-	Check Template `json:"check,omitempty"`
-
-	Quiesced bool          `json:"quiesced,omitempty"` // Create freezes file systems
-	Timeout  time.Duration `json:"timeout"`            // of each command
-}
-
-// ExecPreset returns the commands of a kind of host: esx2 (vmware-cmd) or esxi
-// (vim-cmd, as of ESXi 5). ok is false if there is no such preset.
-func ExecPreset(name string, quiesce bool) (c ExecCommands, ok bool) {
-	switch name {
-	case "esx2":
-		// commit DISK LEVEL FREEZE WAIT: level 0 is the topmost.
-		return ExecCommands{Create: "vmware-cmd {config} addredo {disk}", Remove: "vmware-cmd {config} commit {disk} {level} 0 1"}, true
-	case "esxi":
-		flag := "0"
-		if quiesce {
-			flag = "1"
-		}
-		return ExecCommands{
-			Machines: "vim-cmd vmsvc/getallvms",
-			Create:   Template("vim-cmd vmsvc/snapshot.create {vmid} {name} {id} 0 " + flag),
-			List:     "vim-cmd vmsvc/snapshot.get {vmid}",
-			Remove:   "vim-cmd vmsvc/snapshot.remove {vmid} {snapshot}",
-			Quiesced: quiesce,
-		}, true
-	}
-	return ExecCommands{}, false
-}
-
-// DefaultExecTimeout bounds a command if nobody says otherwise: removing a
-// snapshot merges what was written meanwhile.
-const DefaultExecTimeout = time.Hour
-
-// Validate refuses commands that cannot do the work.
-func (c *ExecCommands) Validate() error {
-	if c.Create == "" || c.Remove == "" {
-		return errors.New("a command that creates a snapshot and one that removes it are needed")
-	}
-	var errs []error
-	for _, t := range []Template{c.Create, c.Remove, c.Machines, c.List, c.Check} {
-		if t != "" {
-			errs = append(errs, t.Validate())
-		}
-		if t.has("snapshot") && c.List == "" {
-			errs = append(errs, fmt.Errorf("command %q: {snapshot} needs a command that lists snapshots", string(t)))
-		}
-		if t.has("vmid") && c.Machines == "" {
-			errs = append(errs, fmt.Errorf("command %q: {vmid} needs a command that lists machines", string(t)))
-		}
-	}
-	if c.Create.has("snapshot") || c.Create.has("level") {
-		errs = append(errs, errors.New("{snapshot} and {level} are not known before there is a snapshot"))
-	}
-	return errors.Join(errs...)
 }
 
 // Name returns "exec".
@@ -314,80 +238,6 @@ func (x *execRun) check(ctx context.Context) error {
 	}
 	_, err := x.command(ctx, x.rec.Commands.Check, nil)
 	return err
-}
-
-// settleTime is how long the host is given to do what it has been told, after
-// the command has ended.
-const settleTime = 10 * time.Second
-
-// await repeats look until it succeeds or its time is over.
-func (x *execRun) await(ctx context.Context, look func() error) error {
-	deadline := time.Now().Add(min(settleTime, x.rec.Commands.Timeout))
-	for {
-		err := look()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// disks returns the levels of each disk as they are now, from the top down.
-func (x *execRun) disks() ([][]string, error) {
-	load := vm.LoadOptions{NoLogs: true}
-	if !x.rec.AllowOutside {
-		load.Roots = vm.DefaultRoots()
-	}
-	m, err := vm.Load(x.rec.Config, load)
-	if err != nil {
-		return nil, err
-	}
-	var out [][]string
-	for _, want := range x.rec.Disks {
-		var links []string
-		for i := range m.Disks {
-			if m.Disks[i].Key == want.Key {
-				links, err = linkPaths(&m.Disks[i], x.rec.AllowOutside)
-			}
-		}
-		if err == nil && links == nil {
-			err = errNoDisk
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: disk %s: %w", x.rec.Config, want.Key, err)
-		}
-		out = append(out, links)
-	}
-	return out, nil
-}
-
-// levels fills in the new levels. It fails unless each disk has exactly one.
-func (x *execRun) levels() error {
-	all, err := x.disks()
-	if err != nil {
-		return err
-	}
-	for i, d := range x.rec.Disks {
-		links := all[i]
-		if at := findLink(links, d.Parent); at != 1 || len(links) != d.Links+1 {
-			return fmt.Errorf("disk %s: %w: it has %d levels and had %d, and its former top %s is %s", d.Key, errNoLevel, len(links), d.Links, d.Parent, place(at))
-		}
-		d.Level, x.seen = links[0], true
-	}
-	return nil
-}
-
-var errNoLevel = fmt.Errorf("the command has not put one level over it: %w", disk.ErrMismatch)
-
-func place(at int) string {
-	if at < 0 {
-		return "none of them"
-	}
-	return "the " + strconv.Itoa(at+1) + ". from above"
 }
 
 // Reap removes the snapshot of a run that is gone.

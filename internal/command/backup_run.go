@@ -1,0 +1,151 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/vm/snapshot"
+	"github.com/vmstream/vmstream/vmdk"
+)
+
+func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error {
+	so, err := o.streamOptions(a)
+	if err != nil {
+		return err
+	}
+	out, err := a.streamOutput()
+	if err != nil {
+		return err
+	}
+	if err := o.prepare(a, out, path, so.ID); err != nil {
+		return err
+	}
+	report, err := o.hooked(ctx, a, func() (func(), error) { return o.stream(ctx, a, out, path, so) })
+	if err != nil {
+		return err
+	}
+	report()
+	return a.done()
+}
+
+// prepare makes the options of the source. Nothing is begun.
+func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
+	p, err := o.snapshot.provider(a)
+	if err != nil {
+		return err
+	}
+	h := &o.hooks
+	h.id, h.name, h.path, h.provider = id, o.source.Name, path, p.Name()
+	if err := h.validate(); err != nil {
+		return err
+	}
+	if h.freezes() && p.Name() == snapshot.NoneName {
+		return cli.Usage(errors.New("--pre-freeze and --post-thaw run around the making of a snapshot, and --snapshot none makes none: use --pre and --post"))
+	}
+	n := &o.source.Snapshot
+	if o.since != "" {
+		if o.parent, err = pipeline.OpenParent(o.since); err != nil {
+			return cli.Source(err)
+		}
+		n.ParentID = o.parent.ID
+	}
+	if n.Journal, err = o.snapshot.journal(p); err != nil {
+		return err
+	}
+	o.source.Format, o.source.Warn = vmdk.SourceFormat(o.sourceFormat), a.console.Warn
+	n.Provider, n.BackupID = p, id
+	n.Detail = func(s string) { a.console.Detail("%s", s) }
+	n.Opened = func(key string, files []string) error {
+		if writesItself(out, files) {
+			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", key))
+		}
+		return nil
+	}
+	n.Named = func(name string) { h.name = name }
+	if h.freezes() {
+		n.Before, n.After = h.before(a), h.after(a)
+	}
+	return nil
+}
+
+// hooked runs do between the hooks of the run. What do returns is what there
+// is to say at the end.
+func (o *backupOptions) hooked(ctx context.Context, a *app, do func() (func(), error)) (report func(), err error) {
+	h := &o.hooks
+	status := cli.ExitFailed
+	defer func() { // also if do panics
+		if err := h.run(context.WithoutCancel(ctx), a, "post", h.post, status); err != nil {
+			a.console.Warn(err.Error())
+		}
+	}()
+	if err = h.run(ctx, a, "pre", h.pre, 0); err == nil {
+		report, err = do()
+	}
+	err = cli.Source(err)
+	if status, _ = judge(ctx, err); err == nil && a.console.Warnings() > 0 {
+		status = cli.ExitWarnings
+	}
+	return report, err
+}
+
+// stream writes the stream and releases the source, on every way out.
+func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path string, so stream.Options) (report func(), err error) {
+	src, err := pipeline.OpenSource(ctx, path, o.source)
+	if err != nil {
+		return nil, o.snapshot.hintInUse(err)
+	}
+	release := func(done bool) {
+		if err := src.Release(ctx, done); err != nil {
+			a.console.Warn(err.Error())
+		}
+	}
+	defer release(false) // nothing is left to do behind another one
+	o.hooks.name, o.hooks.consistency = src.Name, string(src.Consistency)
+	src.Track(o.tracking.fullTrack())
+	if o.parent != nil {
+		if err := o.increment(ctx, a, src, &so); err != nil {
+			return nil, err
+		}
+	}
+	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
+	p := a.console.Watch(so.Counters)
+	res, err := pipeline.Backup(ctx, out, src, so)
+	took := p.Stop()
+	if err != nil {
+		return nil, err
+	}
+	if o.indexOut != "" {
+		if err := writeFile(o.indexOut, res.IndexJSON); err != nil {
+			return nil, &cli.Error{Code: cli.ExitFailed, Err: err}
+		}
+	}
+	release(true)
+	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took, o.auditedBytes) }, nil
+}
+
+// increment makes the backup one on an earlier one, if what tells the changes
+// stands the audit.
+func (o *backupOptions) increment(ctx context.Context, a *app, src *pipeline.Source, so *stream.Options) error {
+	ix := o.parent
+	if o.source.Name == "" && src.Name != ix.Opening.VMName() {
+		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
+	}
+	so.Parent = ix.Opening
+	detail := func(s string) { a.console.Detail("%s", s) }
+	err := src.Since(ix, pipeline.SinceOptions{TrackBytes: int64(o.tracking.track), Detail: detail})
+	if err != nil {
+		return err
+	}
+	o.auditedBytes, err = stream.Audit(ctx, src.Disks, ix, stream.AuditOptions{
+		ID: so.ID, Share: float64(o.tracking.audit), Workers: so.Workers, MemoryBytes: so.MemoryBytes, Detail: detail,
+	})
+	return err
+}
