@@ -167,7 +167,9 @@ func runSnapshotReap(ctx context.Context, a *app, dir string, ids []string) erro
 		if l == nil {
 			return cli.Source(fmt.Errorf("snapshot %s: it is not noted in %s: %w", id, dir, fs.ErrNotExist))
 		}
-		rerr := snapshot.Reap(ctx, j, id, providers(a), a.console.Warn)
+		rerr := snapshot.Reap(ctx, j, id, providers(a), snapshot.Voice{
+			Warn: a.console.Warn, Detail: func(s string) { a.console.Detail("%s", s) },
+		})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

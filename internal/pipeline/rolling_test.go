@@ -153,7 +153,7 @@ func (v *rollingVM) backup(id string, full, broken, stuck bool) {
 		v.must(os.Remove(lock))
 		l, err := v.j.List()
 		v.must(err)
-		v.must(snapshot.Reap(v.t.Context(), v.j, l[0].ID, []snapshot.Provider{snapshot.Redo{}}, nil))
+		v.must(snapshot.Reap(v.t.Context(), v.j, l[0].ID, []snapshot.Provider{snapshot.Redo{}}, snapshot.Voice{}))
 	}
 	if broken {
 		return

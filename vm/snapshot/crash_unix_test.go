@@ -128,7 +128,7 @@ func testRedoKilled(t *testing.T, name string, p Redo) {
 				if l.Alive {
 					t.Fatalf("%+v is alive", l)
 				}
-				g.must(Reap(t.Context(), j, l.ID, []Provider{Redo{}}, func(s string) { t.Error(s) }))
+				g.must(Reap(t.Context(), j, l.ID, []Provider{Redo{}}, Voice{Warn: func(s string) { t.Error(s) }}))
 			}
 			g.check(fmt.Sprintf("killed at %d and reaped", n), levels)
 			wantEntries(t, j, 0)

@@ -241,7 +241,7 @@ func (x *execRun) check(ctx context.Context) error {
 }
 
 // Reap removes the snapshot of a run that is gone.
-func (p *Exec) Reap(ctx context.Context, e *Entry, warn func(string)) error {
+func (p *Exec) Reap(ctx context.Context, e *Entry, _ Voice) error {
 	rec := new(execRecord)
 	if err := e.Load(rec); err != nil {
 		return err

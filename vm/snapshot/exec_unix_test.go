@@ -70,7 +70,7 @@ func TestExecRolling(t *testing.T) {
 				t.Fatal("nobody has noticed")
 			}
 			g.setFault("")
-			g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{p}, nil))
+			g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{p}, Voice{}))
 		} else {
 			g.must(s.Release(t.Context(), true))
 		}
@@ -124,7 +124,7 @@ func execFault(t *testing.T, esx2 bool, fault string) {
 	t.Logf("%d entries left: %v", len(l), err)
 	g.setFault("")
 	for _, e := range l {
-		if err := Reap(t.Context(), j, e.ID, []Provider{p}, nil); err != nil {
+		if err := Reap(t.Context(), j, e.ID, []Provider{p}, Voice{}); err != nil {
 			t.Fatalf("reap: %v", err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestExecKilled(t *testing.T) {
 			j, err := OpenJournal(filepath.Join(dir, "state"))
 			g.must(err)
 			l := wantEntries(t, j, 1)
-			g.must(Reap(t.Context(), j, l[0].ID, []Provider{&Exec{}}, nil))
+			g.must(Reap(t.Context(), j, l[0].ID, []Provider{&Exec{}}, Voice{}))
 			g.check(fmt.Sprintf("killed at %d and reaped", n), 0)
 			wantEntries(t, j, 0)
 		}

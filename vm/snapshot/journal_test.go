@@ -142,7 +142,7 @@ func (s *stub) undo(e *Entry) error {
 	return e.End()
 }
 
-func (s *stub) Reap(_ context.Context, e *Entry, _ func(string)) error { return s.undo(e) }
+func (s *stub) Reap(_ context.Context, e *Entry, _ Voice) error { return s.undo(e) }
 
 func TestTakeAndReap(t *testing.T) {
 	j := testJournal(t)
@@ -165,14 +165,14 @@ func TestTakeAndReap(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := s.entry.Record().ID
-	if err := Reap(t.Context(), j, id, []Provider{p}, nil); !errors.Is(err, disk.ErrInUse) {
+	if err := Reap(t.Context(), j, id, []Provider{p}, Voice{}); !errors.Is(err, disk.ErrInUse) {
 		t.Fatalf("a run that is there: %v", err)
 	}
 	_ = s.entry.Close()
-	if err := Reap(t.Context(), j, id, nil, nil); !errors.Is(err, disk.ErrUnsupported) {
+	if err := Reap(t.Context(), j, id, nil, Voice{}); !errors.Is(err, disk.ErrUnsupported) {
 		t.Fatalf("no such provider: %v", err)
 	}
-	if err := Reap(t.Context(), j, id, []Provider{p}, nil); err != nil || exists(p.path) {
+	if err := Reap(t.Context(), j, id, []Provider{p}, Voice{}); err != nil || exists(p.path) {
 		t.Fatal(err)
 	}
 	if l, _ := j.List(); len(l) != 0 {

@@ -68,4 +68,4 @@ func (None) Create(ctx context.Context, r *Request, _ *Entry) (*Snapshot, error)
 }
 
 // Reap has nothing to undo.
-func (None) Reap(_ context.Context, e *Entry, _ func(string)) error { return e.End() }
+func (None) Reap(_ context.Context, e *Entry, _ Voice) error { return e.End() }

@@ -224,13 +224,13 @@ func (rec *redoRecord) addAll(ctx context.Context, ts []target, r *Request, e *E
 
 // Reap commits the levels of a run that is gone. A machine that is running is
 // let be.
-func (Redo) Reap(ctx context.Context, e *Entry, warn func(string)) error {
+func (Redo) Reap(ctx context.Context, e *Entry, to Voice) error {
 	var rec redoRecord
 	if err := e.Load(&rec); err != nil {
 		return err
 	}
 	if rec.Roll {
-		return rec.rollAll(ctx, e, warn)
+		return rec.rollAll(ctx, e, to.Warn)
 	}
-	return rec.commitAll(ctx, e, warn)
+	return rec.commitAll(ctx, e, to.Warn)
 }

@@ -97,12 +97,12 @@ func TestRedoStarted(t *testing.T) {
 			t.Fatalf("release while it runs: %v", err)
 		}
 		id := wantEntries(t, j, 1)[0].ID
-		if err := Reap(t.Context(), j, id, []Provider{Redo{}}, nil); !errors.Is(err, disk.ErrInUse) {
+		if err := Reap(t.Context(), j, id, []Provider{Redo{}}, Voice{}); !errors.Is(err, disk.ErrInUse) {
 			t.Fatalf("reap while it runs: %v", err)
 		}
 		g.write()
 		g.unlock()
-		g.must(Reap(t.Context(), j, id, []Provider{Redo{}}, func(s string) { t.Error(s) }))
+		g.must(Reap(t.Context(), j, id, []Provider{Redo{}}, Voice{Warn: func(s string) { t.Error(s) }}))
 		g.check("reaped", 0)
 		wantEntries(t, j, 0)
 	})
@@ -121,7 +121,7 @@ func TestRedoProcess(t *testing.T) {
 		t.Fatalf("release while a process has it open: %v", err)
 	}
 	g.must(f.Close())
-	g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{Redo{}}, nil))
+	g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{Redo{}}, Voice{}))
 	g.check("reaped", 0)
 }
 

@@ -52,7 +52,7 @@ func TestRolling(t *testing.T) {
 		if _, err := Take(t.Context(), p, j, g.request()); !errors.Is(err, disk.ErrUnsupported) || !strings.Contains(err.Error(), "snapshot reap") {
 			t.Fatalf("over a log that waits: %v", err)
 		}
-		g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{p}, nil))
+		g.must(Reap(t.Context(), j, wantEntries(t, j, 1)[0].ID, []Provider{p}, Voice{}))
 		g.check("reaped", 1)
 		wantEntries(t, j, 0)
 	})

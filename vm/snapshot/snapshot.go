@@ -43,7 +43,23 @@ type Provider interface {
 	// Reap undoes what the run that wrote e has left, and ends e when nothing is
 	// left. It may be called again. What it must not touch, because a guest's
 	// data is in it, it leaves and says what to do.
-	Reap(ctx context.Context, e *Entry, warn func(string)) error
+	Reap(ctx context.Context, e *Entry, to Voice) error
+}
+
+// Voice is who is told what. Nil functions are silence.
+type Voice struct {
+	Warn   func(string) // what an operator should know
+	Detail func(string) // what only -v shows
+}
+
+func (v Voice) orSilent() Voice {
+	if v.Warn == nil {
+		v.Warn = func(string) {}
+	}
+	if v.Detail == nil {
+		v.Detail = func(string) {}
+	}
+	return v
 }
 
 // Request says what a snapshot is made of.
@@ -192,12 +208,8 @@ func (s *Snapshot) Release(ctx context.Context, done bool) error {
 
 // Take makes a snapshot. j may be nil for a provider that leaves nothing behind.
 func Take(ctx context.Context, p Provider, j *Journal, r *Request) (*Snapshot, error) {
-	if r.Warn == nil {
-		r.Warn = func(string) {}
-	}
-	if r.Detail == nil {
-		r.Detail = func(string) {}
-	}
+	v := Voice{r.Warn, r.Detail}.orSilent()
+	r.Warn, r.Detail = v.Warn, v.Detail
 	var e *Entry
 	if j != nil {
 		var err error
@@ -224,7 +236,7 @@ func Take(ctx context.Context, p Provider, j *Journal, r *Request) (*Snapshot, e
 
 // Reap ends the snapshot of a run that is gone. providers are those that may
 // have made it.
-func Reap(ctx context.Context, j *Journal, id string, providers []Provider, warn func(string)) error {
+func Reap(ctx context.Context, j *Journal, id string, providers []Provider, to Voice) error {
 	e, err := j.Open(id)
 	if err != nil {
 		return err
@@ -232,7 +244,7 @@ func Reap(ctx context.Context, j *Journal, id string, providers []Provider, warn
 	i := slices.IndexFunc(providers, func(p Provider) bool { return p.Name() == e.Record().Provider })
 	if i < 0 {
 		err = fmt.Errorf("snapshot %s: no provider is called %q: %w", id, e.Record().Provider, disk.ErrUnsupported)
-	} else if err = providers[i].Reap(ctx, e, warn); err != nil {
+	} else if err = providers[i].Reap(ctx, e, to.orSilent()); err != nil {
 		err = fmt.Errorf("snapshot %s (%s): %w", id, e.Record().Provider, err)
 	}
 	return errors.Join(err, e.Close())

@@ -344,7 +344,7 @@ func (l *lab) reap(p *Provider) error {
 	}
 	var errs []error
 	for _, e := range list {
-		errs = append(errs, snapshot.Reap(l.t.Context(), l.journal, e.ID, []snapshot.Provider{p}, func(s string) { l.t.Log(s) }))
+		errs = append(errs, snapshot.Reap(l.t.Context(), l.journal, e.ID, []snapshot.Provider{p}, snapshot.Voice{Warn: func(s string) { l.t.Log(s) }}))
 	}
 	return errors.Join(errs...)
 }

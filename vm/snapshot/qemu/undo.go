@@ -15,7 +15,7 @@ import (
 )
 
 // Reap undoes what a run has left that is gone.
-func (p *Provider) Reap(ctx context.Context, e *snapshot.Entry, warn func(string)) error {
+func (p *Provider) Reap(ctx context.Context, e *snapshot.Entry, to snapshot.Voice) error {
 	rec, err := load(e)
 	if err != nil {
 		return err
@@ -23,7 +23,7 @@ func (p *Provider) Reap(ctx context.Context, e *snapshot.Entry, warn func(string
 	if rec.Socket == "" { // killed before anything was made
 		return e.End()
 	}
-	s := &session{rec: rec, entry: e, hook: p.hook, warn: warn, detail: warn}
+	s := &session{rec: rec, entry: e, hook: p.hook, warn: to.Warn, detail: to.Detail}
 	s.Client, err = qmp.Dial(ctx, rec.Socket)
 	if gone(err) {
 		return s.withoutQEMU()
