@@ -39,7 +39,7 @@ demo: build ## back a small VM up, restore it with stock tools and with vmstream
 	VMSTREAM=$(BIN)/vmstream scripts/demo.sh
 
 test: ## the test suite
-	$(GO) test $(ARGS) ./...
+	$(GO) test -timeout 30m $(ARGS) ./...
 
 lint: tools ## format, vet, staticcheck, go.mod
 	@out=$$($(gofumpt) -l .); if [ -n "$$out" ]; then echo "not formatted as gofumpt does it:"; echo "$$out"; exit 1; fi
