@@ -85,8 +85,7 @@ func (p *Exec) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, err
 		if rerr := x.remove(undo); rerr != nil {
 			return nil, errors.Join(err, rerr)
 		}
-		if errors.Is(err, process.ErrTimeout) && !x.seen {
-			// What was killed may have asked somebody else for it.
+		if x.mayCome() {
 			return nil, fmt.Errorf("%w; there is no snapshot now, but it may still come: run vmstream snapshot reap %s later", err, e.Record().ID)
 		}
 		return nil, errors.Join(err, e.End())
@@ -122,6 +121,14 @@ type execRun struct {
 	e    *Entry
 	line func(string)
 	seen bool // there is, or was, a level of it
+	cut  bool // the command that makes it was killed
+}
+
+// mayCome reports if a snapshot that is not there may still come: a command that
+// was killed, because of its time or by a signal to us, may have asked somebody
+// else for it. One that is run for each disk was not killed for those that are there.
+func (x *execRun) mayCome() bool {
+	return x.cut && (!x.seen || x.rec.Commands.Create.has("disk"))
 }
 
 // prepare notes everything that has to be known to undo the snapshot.
@@ -174,6 +181,7 @@ func (x *execRun) create(ctx context.Context, r *Request, ts []target, s *Snapsh
 		return nil, err
 	}
 	if err := x.await(ctx, x.levels); err != nil {
+		x.cut = ctx.Err() != nil // the host was not given its time
 		return nil, err
 	}
 	if err := x.findSnapshot(ctx); err != nil {
@@ -204,14 +212,20 @@ func (x *execRun) runCreate(ctx context.Context) error {
 	c := x.rec.Commands.Create
 	if !c.has("disk") {
 		_, err := x.command(ctx, c, nil)
+		x.cut = wasKilled(ctx, err)
 		return err
 	}
 	for _, d := range x.rec.Disks {
 		if _, err := x.command(ctx, c, map[string]string{"disk": d.Key}); err != nil {
+			x.cut = wasKilled(ctx, err)
 			return fmt.Errorf("disk %s: %w", d.Key, err)
 		}
 	}
 	return nil
+}
+
+func wasKilled(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || errors.Is(err, process.ErrTimeout))
 }
 
 const maxExecOutput = 1 << 20

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vmstream/vmstream/internal/testenv"
 )
@@ -130,6 +131,37 @@ func execFault(t *testing.T, esx2 bool, fault string) {
 	}
 	g.check("in the end", 0)
 	wantEntries(t, j, 0)
+}
+
+// TestExecStopped stops a run while the host is being asked for a snapshot, which
+// comes when the run has looked and found none: the journal still knows of it.
+func TestExecStopped(t *testing.T) {
+	eachNaming(t, func(t *testing.T, esx2 bool) {
+		g, j := newGuest(t, esx2), testJournal(t)
+		verb := "vmsvc/snapshot.create"
+		if esx2 {
+			verb = "addredo"
+		}
+		g.setFault(verb + ":hang-before")
+		p := g.exec()
+		ctx, stop := context.WithCancelCause(t.Context())
+		why := errors.New("stopped")
+		time.AfterFunc(300*time.Millisecond, func() { stop(why) })
+		if _, err := Take(ctx, p, j, g.request()); !errors.Is(err, why) {
+			t.Fatalf("got %v", err)
+		}
+		l := wantEntries(t, j, 1)
+		g.setFault("")
+		tool := &standIn{config: g.vmx} // the host goes on
+		if esx2 {
+			g.must(tool.do("addredo", []string{"scsi0:0"}))
+		} else {
+			g.must(tool.do(verb, []string{"12", "vmstream-" + l[0].ID, "id", "0", "0"}))
+		}
+		g.must(Reap(t.Context(), j, l[0].ID, []Provider{p}, Voice{}))
+		g.check("reaped", 0)
+		wantEntries(t, j, 0)
+	})
 }
 
 // TestExecKilled kills a run at every record; its snapshot is reaped.
