@@ -51,6 +51,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	c := &Client{path: path}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout) // who undoes something has more time, and not for this
+	defer cancel()
 	if err := c.connect(ctx); err != nil {
 		return nil, fmt.Errorf("guest agent: %w", err)
 	}
@@ -66,6 +68,8 @@ func NewClient(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{conn: conn, lines: qmp.NewLineReader(conn, maxLineBytes)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	if err := c.sync(ctx); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

@@ -279,3 +279,15 @@ func TestHostileAgent(t *testing.T) {
 		t.Errorf("silent: got %v", err)
 	}
 }
+
+// TestDialIsBounded has a caller with much time, and an agent that is mute.
+func TestDialIsBounded(t *testing.T) {
+	t.Parallel() // it waits
+	a := &agent{hook: func(string) (string, bool) { return "silent", true }}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	began := time.Now()
+	if _, err := guestagent.Dial(ctx, a.listen(t)); err == nil || time.Since(began) > 15*time.Second {
+		t.Errorf("got %v after %v", err, time.Since(began))
+	}
+}

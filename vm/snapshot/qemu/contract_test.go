@@ -160,6 +160,12 @@ func TestCheckLooks(t *testing.T) {
 // agentSocket answers as a guest agent and notes what it was told.
 func agentSocket(t *testing.T, log func(string)) string {
 	t.Helper()
+	return agentAnswering(t, log, `{"return": "thawed"}`)
+}
+
+// agentAnswering is an agent that answers a question for the status so.
+func agentAnswering(t *testing.T, log func(string), status string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "ga")
 	ln, err := net.Listen("unix", path)
 	if err != nil {
@@ -189,7 +195,7 @@ func agentSocket(t *testing.T, log func(string)) string {
 				case "guest-sync-delimited":
 					answer = fmt.Sprintf("\xff{\"return\": %d}", c.Arguments.ID)
 				case "guest-fsfreeze-status":
-					answer = `{"return": "thawed"}`
+					answer = status
 				}
 				_, _ = conn.Write([]byte(answer + "\n"))
 			}
@@ -236,6 +242,57 @@ func TestGuestAgent(t *testing.T) {
 		t.Errorf("consistency %s, warnings %q", s.Consistency, warnings)
 	}
 	l.release(s, true)
+}
+
+// TestAgentInTheWay has an agent that does not tell the status, or a guest that
+// somebody else has frozen. A snapshot that fails is undone all the same, by its
+// run and by a later one, and what others have frozen stays so.
+func TestAgentInTheWay(t *testing.T) {
+	for name, status := range map[string]string{
+		"refuses": `{"error": {"class": "CommandNotFound", "desc": "Command guest-fsfreeze-status has been disabled"}}`,
+		"lies":    `{"return": "molten"}`,
+		"frozen":  `{"return": "frozen"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, "qcow2", 1)
+			var mu sync.Mutex
+			thaws := 0
+			p := l.provider(Fleece)
+			p.opt.Agent = agentAnswering(t, func(s string) {
+				mu.Lock()
+				defer mu.Unlock()
+				if s == "guest-fsfreeze-thaw" {
+					thaws++
+				}
+			}, status)
+			for _, kill := range []bool{false, true} {
+				why := errors.New("no")
+				if kill {
+					why = errKilled
+				}
+				p.hook = func(step string) error {
+					if step == "transaction" {
+						return why
+					}
+					return nil
+				}
+				r := l.request("b1", "")
+				r.Warn = func(s string) { t.Log(s) }
+				if _, err := snapshot.Take(t.Context(), p, l.journal, r); !errors.Is(err, why) {
+					t.Fatalf("got %v", err)
+				}
+				if mu.Lock(); thaws != 0 {
+					t.Error("it was thawed though the run has not frozen it")
+				}
+				mu.Unlock()
+				p.hook = nil
+				if err := l.reap(p); err != nil {
+					t.Error(err)
+				}
+				l.clean()
+			}
+		})
+	}
 }
 
 // TestHooksFail is about a request whose hooks fail: nothing is left.

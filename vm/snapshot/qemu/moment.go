@@ -87,13 +87,16 @@ func (t *taking) freeze(ctx context.Context, agent *guestagent.Client) (thaw fun
 	if agent == nil {
 		return func(bool) {}
 	}
+	t.frozen = true
 	f, err := agent.Freeze(ctx, t.opt.FreezeLimit, t.opt.MountPoints...)
 	if err != nil {
+		t.frozen = !errors.Is(err, guestagent.ErrFrozen) // that is for others to thaw
 		t.warn(fmt.Sprintf("file systems are not frozen: %v", err))
 		return func(bool) {}
 	}
 	return func(taken bool) {
 		took, err := f.Thaw(ctx)
+		t.frozen = err != nil
 		switch {
 		case err != nil:
 			t.warn(fmt.Sprintf("file systems may not have been frozen at the moment of the snapshot: %v", err))

@@ -24,6 +24,7 @@ type session struct {
 	rec     *record
 	entry   *snapshot.Entry
 	serving bool // the NBD server was started by this session
+	frozen  bool // the guest's file systems may have been left frozen
 	hook    func(string) error
 	warn    func(string)
 	detail  func(string)

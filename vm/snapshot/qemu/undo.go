@@ -24,6 +24,7 @@ func (p *Provider) Reap(ctx context.Context, e *snapshot.Entry, to snapshot.Voic
 		return e.End()
 	}
 	s := &session{rec: rec, entry: e, hook: p.hook, warn: to.Warn, detail: to.Detail}
+	s.frozen = e.Record().Phase == phaseMoment // nobody knows
 	s.Client, err = qmp.Dial(ctx, rec.Socket)
 	if gone(err) {
 		return s.withoutQEMU()
@@ -60,10 +61,8 @@ func (s *session) undo(ctx context.Context, done bool) error {
 		phase = phaseDone
 	}
 	moment := s.entry.Record().Phase
-	if moment == phaseMoment {
-		if err := s.thaw(ctx); err != nil {
-			return err
-		}
+	if s.frozen {
+		s.thaw(ctx)
 	}
 	if moment != "" && moment != phasePrepare { // nothing can be told by it otherwise
 		if err := s.save(phase); err != nil {
@@ -127,18 +126,31 @@ func (s *session) finish() error {
 	return s.entry.End()
 }
 
-// thaw thaws a guest that a run may have left frozen which was killed in its
-// moment. One that is not frozen is left alone.
-func (s *session) thaw(ctx context.Context) error {
+// thaw thaws a guest that may have been left frozen, by a run that was killed in
+// its moment. One that is not frozen is left alone. What goes wrong is only told:
+// the snapshot has to go all the same.
+func (s *session) thaw(ctx context.Context) {
 	if s.rec.Agent == "" {
-		return nil
+		return
 	}
+	var refused *qmp.Error
+	err := s.tryThaw(ctx)
+	switch {
+	case errors.As(err, &refused) && refused.Command == "guest-fsfreeze-status":
+		s.detail(fmt.Sprintf("%v: it was not frozen", err)) // the status comes first
+	case err != nil:
+		s.warn(fmt.Sprintf("the guest may still be frozen: %v", err))
+		return
+	}
+	s.frozen = false
+}
+
+func (s *session) tryThaw(ctx context.Context) error {
 	c, err := guestagent.Dial(ctx, s.rec.Agent)
 	if err != nil {
-		s.warn(fmt.Sprintf("the guest may still be frozen: %v", err))
-		return nil
+		return err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // nothing is on its way
 	status, err := c.Status(ctx)
 	if err == nil && status == "frozen" {
 		_, err = c.Thaw(ctx)
