@@ -109,6 +109,9 @@ func (d *guestDisk) since(backupID string) ([]string, error) {
 		}
 		names = append(names, b.Name)
 	}
+	if last := d.bitmaps[len(d.bitmaps)-1]; !last.Recording { // somebody has meddled
+		return nil, fmt.Errorf("%s: the dirty bitmap %s does not record, so it lacks what has changed lately: %w; a full backup is needed", d.key, last.Name, disk.ErrMismatch)
+	}
 	return names, nil
 }
 

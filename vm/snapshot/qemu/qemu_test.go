@@ -3,10 +3,12 @@
 package qemu
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 
+	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vm/snapshot"
 )
 
@@ -106,4 +108,26 @@ func TestDriveOption(t *testing.T) {
 			l.release(s, true)
 		})
 	}
+}
+
+// TestBitmapThatStopped has somebody stop the bitmap that records: what it does
+// not have any more must not be taken for unchanged.
+func TestBitmapThatStopped(t *testing.T) {
+	l := newLab(t, "qcow2", 1)
+	l.write(0, 5)
+	l.release(l.take(l.provider(Fleece), "b1", ""), true)
+	if err := l.monitor.Run(t.Context(), "block-dirty-bitmap-disable", args{"node": "base0", "name": bitmapName(1, "b1")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.write(0, 5)
+	s := l.take(l.provider(Fleece), "b2", "b1")
+	if _, err := s.Disks[0].Changes("b1"); !errors.Is(err, disk.ErrMismatch) {
+		t.Errorf("got %v", err)
+	}
+	l.release(s, true)
+	s = l.take(l.provider(Fleece), "b3", "b2") // and it has begun anew
+	if _, err := s.Disks[0].Changes("b2"); err != nil {
+		t.Error(err)
+	}
+	l.release(s, true)
 }
