@@ -199,6 +199,7 @@ func TestStatusRefused(t *testing.T) {
 		{"no context", chunk(replyFlagDone, replyNone, 1, nil), disk.ErrCorrupt},
 		{"no extent", status(5), disk.ErrCorrupt},
 		{"empty extent", status(5, uint32(0), uint32(3)), disk.ErrCorrupt},
+		{"less than a block", append(status(5, uint32(10), uint32(3)), chunk(replyFlagDone, replyBlockStatus, 2, be(uint32(5), uint32(10), uint32(3)))...), disk.ErrCorrupt},
 		{"half an extent", status(5, uint32(512), uint32(3), uint32(1)), disk.ErrCorrupt},
 		{"twice", append(chunk(0, replyBlockStatus, 1, be(uint32(5), uint32(512), uint32(3))), status(5, uint32(512), uint32(3))...), disk.ErrCorrupt},
 	} {

@@ -124,6 +124,9 @@ func (im *Image) window(id uint32, off int64) (window, error) {
 	for id, w := range got {
 		im.cache[id].add(w)
 	}
+	if got[id].end <= off { // asking again would not end
+		return window{}, broken("block status", "extents from 0x%x end at 0x%x, which is inside a block of %d bytes", start, got[id].end, im.exp.minBlock)
+	}
 	return got[id], nil
 }
 
