@@ -105,6 +105,18 @@ func TestVmsnapReplaces(t *testing.T) {
 	if code != cli.ExitUsage || !strings.Contains(errs, "directory of the VM itself") {
 		t.Errorf("over the VM: exit code %d: %s", code, errs)
 	}
+	// One that has the VM's directory in it, called as the VM is.
+	above := filepath.Join(t.TempDir(), "web01")
+	v.must(os.MkdirAll(above, 0o700))
+	v.must(os.Rename(v.dir, filepath.Join(above, "vm")))
+	t.Cleanup(func() { _ = os.RemoveAll(above) })
+	v.config = filepath.Join(above, "vm", filepath.Base(v.config))
+	code, _, errs = v.snap("-d", filepath.Dir(above), "--force")
+	if _, err := os.Stat(v.config); code != cli.ExitUsage || !strings.Contains(errs, "one above it") || err != nil {
+		t.Fatalf("over what has the VM in it: exit code %d, %v: %s", code, err, errs)
+	}
+	v.must(os.Rename(filepath.Join(above, "vm"), v.dir))
+	v.config = v.path(filepath.Base(v.config))
 	v.must(os.WriteFile(filepath.Join(dir, "thesis.txt"), []byte("x"), 0o600))
 	code, _, errs = v.snap("-d", backup)
 	if code != cli.ExitFailed || !strings.Contains(errs, "thesis.txt in it is not of a backup") {

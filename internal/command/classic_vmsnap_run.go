@@ -132,19 +132,31 @@ func (s *vmsnap) checkPlace(m *vm.VM) error {
 	if err != nil {
 		return err
 	}
-	dirs := []string{filepath.Dir(m.Path)}
+	files := []string{m.Path}
 	for i := range m.Disks {
-		dirs = append(dirs, filepath.Dir(m.Disks[i].Path))
+		files = append(files, m.Disks[i].Path, m.Disks[i].TopPath)
 	}
-	for _, dir := range dirs {
-		if st, err := os.Stat(dir); err == nil && os.SameFile(st, there) {
-			return cli.Usage(fmt.Errorf("%s is the directory of the VM itself; choose another one with -d", s.dir))
+	for _, file := range files {
+		if isBelow(file, there) {
+			return cli.Usage(fmt.Errorf("%s is the directory of the VM itself, or one above it; choose another one with -d", s.dir))
 		}
 	}
 	if s.force {
 		return nil
 	}
 	return checkBackup(s.dir)
+}
+
+// isBelow reports if a file lies in a directory, or further down.
+func isBelow(file string, dir os.FileInfo) bool {
+	for at := filepath.Dir(file); ; at = filepath.Dir(at) {
+		if st, err := os.Stat(at); err == nil && os.SameFile(st, dir) {
+			return true
+		}
+		if at == filepath.Dir(at) {
+			return false
+		}
+	}
 }
 
 // checkBackup refuses a directory with anything in it that is not listed in its
