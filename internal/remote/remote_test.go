@@ -343,3 +343,27 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// TestSendStopped has the far side hear of the end of the connection between
+// moving the earlier backup away and giving the new one its name.
+func TestSendStopped(t *testing.T) {
+	mv, err := exec.LookPath("mv")
+	if err != nil {
+		t.Skip(err)
+	}
+	standIn(t, local)
+	bin, _, _ := strings.Cut(os.Getenv("PATH"), string(filepath.ListSeparator))
+	script := "#!/bin/sh\n" + mv + ` "$@" || exit 1; kill -HUP $PPID; sleep 0.1` + "\n"
+	if err := os.WriteFile(filepath.Join(bin, "mv"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first, second := backup(t, "first"), backup(t, "second")
+	dir := filepath.Join(t.TempDir(), "web01")
+	for _, from := range []string{first, second} {
+		_ = Send(t.Context(), "user@host", dir, from) // what counts is what is there
+	}
+	same(t, second, dir)
+	if left := list(t, filepath.Dir(dir)); len(left) != 1 {
+		t.Errorf("left: %q", left)
+	}
+}

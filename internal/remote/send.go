@@ -23,7 +23,8 @@ import (
 // sendScript takes a tar on stdin and makes the directory $d of it, whole or not
 // at all: what arrives is collected in $s beside it and checked against the
 // SHA256SUMS that come last. Of what was there only a directory with SHA256SUMS
-// is replaced. It is one line, since a login shell that is no POSIX shell may
+// is replaced, and who is told to stop while one takes the place of the other ends
+// that first. It is one line, since a login shell that is no POSIX shell may
 // have to hand it on.
 const sendScript = `umask 077; ` +
 	`fail() { echo "$1" >&2; exit 1; }; ` +
@@ -32,6 +33,7 @@ const sendScript = `umask 077; ` +
 	`tar -xf - -C "$s" || fail "the files could not be written"; ` +
 	`test -f "$s/SHA256SUMS" || fail "not everything has arrived"; ` +
 	`if command -v sha256sum >/dev/null; then (cd "$s" && sha256sum -c SHA256SUMS >/dev/null) || fail "what has arrived is damaged"; fi; ` +
+	`trap '' HUP INT TERM; ` +
 	`if test -e "$d"; then test -f "$d/SHA256SUMS" || fail "$d exists and was not made by vmsnap"; mv "$d" "$o" || fail "$d could not be replaced"; fi; ` +
 	`mv "$s" "$d" || { test ! -e "$o" || mv "$o" "$d"; fail "$d could not be made"; }; ` +
 	`rm -rf "$o"; exit 0`
