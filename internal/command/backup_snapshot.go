@@ -160,9 +160,9 @@ func (s *snapshotFlags) provider(a *app) (snapshot.Provider, error) {
 		return s.qmp.provider()
 	case s.kind == snapshot.ExecName || auto && s.exec.given():
 		return s.exec.provider(a, s.rolling)
-	case s.qmp != (qmpFlags{mode: s.qmp.mode}):
+	case s.qmp != (qmpFlags{mode: string(qemu.Auto)}):
 		return nil, cli.Usage(fmt.Errorf("--qmp and its like go with --snapshot qmp, not %s", s.kind))
-	case s.exec.given():
+	case s.exec.given() || s.exec.quiesce:
 		return nil, cli.Usage(fmt.Errorf("--exec and its like go with --snapshot exec, not %s", s.kind))
 	case s.kind == snapshot.RedoName:
 		return snapshot.Redo{Keep: s.keep, Rolling: s.rolling}, nil
