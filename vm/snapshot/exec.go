@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vmstream/vmstream/disk"
@@ -259,6 +260,9 @@ func (p *Exec) Reap(ctx context.Context, e *Entry, _ Voice) error {
 	rec := new(execRecord)
 	if err := e.Load(rec); err != nil {
 		return err
+	}
+	if slices.Contains(rec.Disks, nil) {
+		return recordError(e.dir, errNull)
 	}
 	return (&execRun{rec: rec, e: e, line: p.Line}).end(ctx)
 }

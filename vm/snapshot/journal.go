@@ -146,6 +146,8 @@ func (e *Entry) Load(data any) error {
 	return nil
 }
 
+var errNull = errors.New("null in a list")
+
 func recordError(dir string, err error) error {
 	return &disk.FormatError{File: filepath.Join(dir, recordName), Format: "snapshot record", Offset: -1, Err: disk.ErrCorrupt, Detail: err.Error()}
 }

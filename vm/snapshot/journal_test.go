@@ -4,6 +4,7 @@ package snapshot
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -187,6 +188,25 @@ func TestTakeAndReap(t *testing.T) {
 	}
 	if l, _ := j.List(); len(l) != 0 {
 		t.Fatalf("left: %+v", l)
+	}
+}
+
+// TestDamagedRecord reaps what no run has written.
+func TestDamagedRecord(t *testing.T) {
+	j := testJournal(t)
+	for _, p := range []Provider{Redo{}, &Exec{}} {
+		for _, text := range []string{`{"levels": [null], "disks": [null], "begun": true, "config": "/nowhere/g.vmx"}`, `{"levels": [null], "disks": [null], "begun": true, "roll": true}`, `{"levels": 7, "disks": 7}`} {
+			e, err := j.Begin(Record{Provider: p.Name()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(e.Save("x", json.RawMessage(text)), e.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if err := Reap(t.Context(), j, e.Record().ID, []Provider{p}, Voice{}); !errors.Is(err, disk.ErrCorrupt) {
+				t.Errorf("%s of %s: %v", p.Name(), text, err)
+			}
+		}
 	}
 }
 

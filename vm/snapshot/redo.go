@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -228,6 +229,9 @@ func (Redo) Reap(ctx context.Context, e *Entry, to Voice) error {
 	var rec redoRecord
 	if err := e.Load(&rec); err != nil {
 		return err
+	}
+	if slices.Contains(rec.Levels, nil) {
+		return recordError(e.dir, errNull)
 	}
 	if rec.Roll {
 		return rec.rollAll(ctx, e, to.Warn)
