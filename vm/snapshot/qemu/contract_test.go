@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -364,6 +365,30 @@ func TestWhichDisks(t *testing.T) {
 			l.clean()
 		})
 	}
+}
+
+// TestOpened has the caller refuse a disk: that is asked before anything is made.
+func TestOpened(t *testing.T) {
+	l := newLab(t, "vmdk", 2)
+	p := l.provider(Fleece)
+	p.hook = func(step string) error {
+		if strings.HasPrefix(step, "noted") {
+			t.Errorf("it came to %q", step)
+		}
+		return nil
+	}
+	why := errors.New("that is stdout")
+	r := l.request("b1", "")
+	r.Opened = func(key string, files []string) error {
+		if key == "vd1" && slices.Contains(files, l.paths[1]) {
+			return why
+		}
+		return nil
+	}
+	if _, err := snapshot.Take(t.Context(), p, l.journal, r); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	l.clean()
 }
 
 // TestRefused is about what stands in the way. Nothing is left by it.

@@ -64,6 +64,7 @@ type guestDisk struct {
 	node       string
 	driver     string
 	file       string
+	files      []string // of all its links, as far as QEMU names them by paths
 	sizeBytes  int64
 	persistent bool // bitmaps outlive QEMU
 	bitmaps    []bitmap
@@ -135,6 +136,12 @@ func (s *session) guestDisks(ctx context.Context, r *snapshot.Request) ([]*guest
 		if err := d.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", d.key, err)
 		}
+		if r.Opened == nil {
+			continue
+		}
+		if err := r.Opened(d.key, d.files); err != nil {
+			return nil, err
+		}
 	}
 	return taken, nil
 }
@@ -157,6 +164,7 @@ func (b *blockInfo) disk() *guestDisk {
 // request names.
 func (d *guestDisk) rename(im *imageInfo, r *snapshot.Request) bool {
 	files := im.files()
+	d.files = slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !filepath.IsAbs(f) })
 	switch {
 	case r.VM != nil:
 		for i := range r.VM.Disks {
