@@ -13,11 +13,12 @@ import (
 // ends the process at once. A signal that the parent has set to be ignored
 // stays ignored, as nohup wants it.
 //
-// SIGPIPE is ignored from here on: a write to a closed pipe is an error like
-// any other.
+// SIGPIPE means nothing from here on: a write to a closed pipe is an error like
+// any other. To commands that are run it means what it always does.
 func WithSignals(parent context.Context, exit func(int)) (context.Context, func()) {
-	if pipeSignal != nil {
-		signal.Ignore(pipeSignal)
+	if pipeSignal != nil && !signal.Ignored(pipeSignal) {
+		// Not signal.Ignore: hooks and tools of the host would inherit that.
+		signal.Notify(make(chan os.Signal, 1), pipeSignal) // nobody takes it
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	got := make(chan os.Signal, 2)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 	"testing"
@@ -59,6 +60,7 @@ func TestIgnoredSignal(t *testing.T) {
 
 // TestBrokenPipe writes to a pipe without a reader: an error, no signal.
 func TestBrokenPipe(t *testing.T) {
+	inherited := signal.Ignored(syscall.SIGPIPE) // as of systemd's services
 	_, stop := WithSignals(t.Context(), func(int) {})
 	defer stop()
 	r, w, err := os.Pipe()
@@ -72,7 +74,9 @@ func TestBrokenPipe(t *testing.T) {
 	if _, err := w.WriteString("x"); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("error %v, want EPIPE", err)
 	}
-	if !signal.Ignored(syscall.SIGPIPE) {
-		t.Error("SIGPIPE is not ignored")
+	kill(t, syscall.SIGPIPE)
+	out, err := exec.Command("/bin/sh", "-c", "kill -PIPE $$; echo ignored").Output()
+	if !inherited && (err == nil || len(out) > 0) {
+		t.Errorf("a command has SIGPIPE %s, %v", out, err)
 	}
 }

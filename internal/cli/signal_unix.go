@@ -19,5 +19,5 @@ var stopSignals = map[os.Signal]*SignalError{
 }
 
 // pipeSignal kills a Go program that writes to a closed stdout unless it is
-// ignored: then the write returns EPIPE.
+// taken: then the write returns EPIPE.
 var pipeSignal os.Signal = syscall.SIGPIPE
