@@ -48,8 +48,8 @@ func (x *execRun) tryRemove(ctx context.Context) error {
 	case x.rec.Commands.List != "" && !listed:
 		return fmt.Errorf("the host does not list it, but there are levels of it, which its own tools have to consolidate: %w", disk.ErrMismatch)
 	}
-	if err := x.e.Save(execRemoving, x.rec); err != nil {
-		return err
+	if err := x.e.Save(execRemoving, x.rec); err != nil && x.line != nil {
+		x.line(notNoted(err)) // looking at the disks tells the same
 	}
 	if err := x.runRemove(ctx, over); err != nil {
 		// A command may fail and have done its work all the same.

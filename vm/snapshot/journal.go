@@ -135,6 +135,10 @@ func (e *Entry) Save(phase string, data any) error {
 	return err
 }
 
+// notNoted tells that undoing goes on though its phase could not be noted: a full
+// disk is a reason to remove a snapshot, not to leave it.
+func notNoted(err error) string { return fmt.Sprintf("how far it has come is not noted: %v", err) }
+
 // Load returns the provider's data.
 func (e *Entry) Load(data any) error {
 	if len(e.rec.Data) == 0 {

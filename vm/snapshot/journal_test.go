@@ -191,6 +191,31 @@ func TestTakeAndReap(t *testing.T) {
 	}
 }
 
+// TestReleaseOnFullDisk has the journal take nothing any more: the snapshot goes
+// all the same.
+func TestReleaseOnFullDisk(t *testing.T) {
+	eachNaming(t, func(t *testing.T, esx2 bool) {
+		for _, host := range []bool{false, true} {
+			g, j := newGuest(t, esx2), testJournal(t)
+			var p Provider = Redo{}
+			if host {
+				p = g.exec()
+			}
+			r := g.request()
+			r.Warn = func(s string) { t.Log(s) }
+			s, err := Take(t.Context(), p, j, r)
+			g.must(err)
+			g.must(os.Mkdir(filepath.Join(s.entry.dir, recordName+".tmp"), 0o700)) // in the way of the next record
+			if err := s.entry.Save("x", nil); err == nil {
+				t.Fatal("it can be written")
+			}
+			g.must(s.Release(t.Context(), true))
+			g.check("released", 0)
+			wantEntries(t, j, 0)
+		}
+	})
+}
+
 // TestDamagedRecord reaps what no run has written.
 func TestDamagedRecord(t *testing.T) {
 	j := testJournal(t)

@@ -16,20 +16,21 @@ import (
 // commitAll merges the levels into what is below them and ends the entry. What
 // cannot be merged stays in the record.
 func (rec *redoRecord) commitAll(ctx context.Context, e *Entry, warn func(string)) error {
+	if err := e.Save(redoCommitting, rec); err != nil { // looking at the disks tells the same
+		warn(notNoted(err))
+	}
 	return rec.forEach(e, redoCommitting, func(m *vm.VM, l *redoLevel) error { return rec.commit(ctx, m, l, e, warn) })
 }
 
 // forEach does something with each level that is left, the last one first, and
 // ends the entry.
 func (rec *redoRecord) forEach(e *Entry, phase string, do func(*vm.VM, *redoLevel) error) error {
-	if err := e.Save(phase, rec); err != nil {
-		return err
-	}
 	m, err := rec.machine()
 	if err != nil {
 		return rec.left(e, err)
 	}
 	var errs []error
+	var unsaved error // no matter if all goes well: who does it again finds it done
 	for i := len(rec.Levels) - 1; i >= 0; i-- {
 		l := rec.Levels[i]
 		if l.Gone || l.Path == "" {
@@ -40,10 +41,10 @@ func (rec *redoRecord) forEach(e *Entry, phase string, do func(*vm.VM, *redoLeve
 			continue
 		}
 		l.Gone = true
-		errs = append(errs, e.Save(phase, rec))
+		unsaved = e.Save(phase, rec)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return rec.left(e, err)
+		return rec.left(e, errors.Join(err, unsaved))
 	}
 	return e.End()
 }

@@ -32,6 +32,9 @@ func errManyLogs(key string, levels int) error {
 // record says so, the new levels are merged downwards instead, so that the old
 // log has all that has changed since the last backup that counts.
 func (rec *redoRecord) rollAll(ctx context.Context, e *Entry, warn func(string)) error {
+	if err := e.Save(redoRolling, rec); err != nil { // on which it depends which level goes
+		return rec.left(e, err)
+	}
 	return rec.forEach(e, redoRolling, func(m *vm.VM, l *redoLevel) error { return rec.roll(ctx, m, l, warn) })
 }
 

@@ -367,6 +367,32 @@ func TestWhichDisks(t *testing.T) {
 	}
 }
 
+// TestReleaseOnFullDisk has the journal take nothing any more: the snapshot goes
+// all the same.
+func TestReleaseOnFullDisk(t *testing.T) {
+	for _, mode := range []Mode{Fleece, Overlay} {
+		l := newLab(t, "qcow2", 1)
+		warned := 0
+		r := l.request("b1", "")
+		r.Warn = func(string) { warned++ }
+		s, err := snapshot.Take(t.Context(), l.provider(mode), l.journal, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs, err := filepath.Glob(filepath.Join(l.dir, "state", "snapshots", "*"))
+		if err != nil || len(dirs) != 1 {
+			t.Fatalf("%v, %v", dirs, err)
+		}
+		if err := os.Mkdir(filepath.Join(dirs[0], "record.json.tmp"), 0o700); err != nil { // in the way of the next record
+			t.Fatal(err)
+		}
+		l.release(s, true)
+		if warned != 1 || l.bitmaps(0) != "b1+" {
+			t.Errorf("%s: %d warnings, bitmaps %s", mode, warned, l.bitmaps(0))
+		}
+	}
+}
+
 // TestOpened has the caller refuse a disk: that is asked before anything is made.
 func TestOpened(t *testing.T) {
 	l := newLab(t, "vmdk", 2)

@@ -65,8 +65,11 @@ func (s *session) undo(ctx context.Context, done bool) error {
 		s.thaw(ctx)
 	}
 	if moment != "" && moment != phasePrepare { // nothing can be told by it otherwise
-		if err := s.save(phase); err != nil {
+		switch err := s.save(phase); {
+		case errors.Is(err, errKilled):
 			return err
+		case err != nil: // a full disk is a reason to remove a snapshot, not to leave it
+			s.warn(fmt.Sprintf("how far it has come is not noted: %v", err))
 		}
 	}
 	if err := s.stopServer(ctx); err != nil {
