@@ -16,9 +16,27 @@ import (
 func openExclusive(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL|openNonblock, 0)
 	if errors.Is(err, unix.EBUSY) {
-		return nil, fmt.Errorf("%s: mounted, or part of something that is; unmount or stop it first: %w", path, ErrInUse)
+		return nil, claimed(path)
 	}
 	return f, err
+}
+
+func claimed(path string) error {
+	return fmt.Errorf("%s: mounted, or part of something that is; unmount or stop it first: %w", path, ErrInUse)
+}
+
+// CheckUnclaimed returns an error (ErrInUse) if somebody has claimed the block
+// device at path: a mounted file system, a volume group, an array. Who only has
+// it open cannot be told.
+func CheckUnclaimed(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_EXCL|openNonblock, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return claimed(path)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // zeroAlignment returns what offset and length of a BLKZEROOUT should be

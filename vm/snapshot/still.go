@@ -16,12 +16,12 @@ import (
 type still []stillFile
 
 type stillFile struct {
-	path string
-	was  fs.FileInfo
+	path   string
+	was    fs.FileInfo
+	device bool // which does not tell when it was written to
 }
 
-// watch notes the state of all files of the disks. Devices are left out: they
-// do not tell when they were written to.
+// watch notes the state of all files and block devices of the disks.
 func watch(disks []Disk) (still, error) {
 	var s still
 	for i := range disks {
@@ -34,8 +34,9 @@ func watch(disks []Disk) (still, error) {
 			if err != nil {
 				return nil, err
 			}
-			if st.Mode().IsRegular() {
-				s = append(s, stillFile{path, st})
+			device := st.Mode().Type() == fs.ModeDevice
+			if st.Mode().IsRegular() || device {
+				s = append(s, stillFile{path, st, device})
 			}
 		}
 	}
@@ -46,6 +47,9 @@ func watch(disks []Disk) (still, error) {
 // that was replaced, has another length, or was written to.
 func (s still) changed() error {
 	for _, f := range s {
+		if f.device {
+			continue
+		}
 		st, err := os.Stat(f.path)
 		if err != nil {
 			return err
@@ -66,10 +70,15 @@ func (s still) changed() error {
 	return nil
 }
 
-// checkWriters refuses files that somebody may write to.
+// checkWriters refuses files that somebody may write to, and devices with
+// something that is mounted.
 func (s still) checkWriters() error {
 	for _, f := range s {
-		if err := redo.CheckWriters(f.path); err != nil {
+		check := func(path string) error { return redo.CheckWriters(path) }
+		if f.device {
+			check = disk.CheckUnclaimed
+		}
+		if err := check(f.path); err != nil {
 			return err
 		}
 	}
