@@ -85,11 +85,11 @@ func (p Redo) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, erro
 	}
 	s := &Snapshot{Consistency: r.consistency()}
 	rec, err := newRedoRecord(ctx, ts, r)
+	if err == nil && p.Rolling {
+		err = rec.mayRoll(ctx, ts, r)
+	}
 	if err == nil {
 		s.Disks, err = openAll(ts, r)
-	}
-	if err == nil && p.Rolling {
-		err = rec.mayRoll()
 	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll(s.Disks), e.End())

@@ -13,11 +13,19 @@ import (
 )
 
 // mayRoll refuses disks that have more over their base than the log of the
-// backup before.
-func (rec *redoRecord) mayRoll() error {
-	for _, l := range rec.Levels {
+// backup before, and those whose log could not be merged into the base in the end,
+// such as that of a VM with snapshots of its own.
+func (rec *redoRecord) mayRoll(ctx context.Context, ts []target, r *Request) error {
+	for i, l := range rec.Levels {
 		if l.Below > 2 {
 			return errManyLogs(l.Key, l.Below)
+		}
+		if l.Below < 2 {
+			continue
+		}
+		o := redo.CommitOptions{Options: ts[i].redoOptions(r), Level: 1, DryRun: true}
+		if _, err := redo.Commit(ctx, l.Parent, o); err != nil {
+			return ts[i].inDisk(fmt.Errorf("its redo log could not be merged when the backup is complete: %w", err))
 		}
 	}
 	return nil

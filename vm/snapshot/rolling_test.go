@@ -4,6 +4,7 @@ package snapshot
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -56,4 +57,22 @@ func TestRolling(t *testing.T) {
 		g.check("reaped", 1)
 		wantEntries(t, j, 0)
 	})
+}
+
+// TestRollingOverSnapshot has a VM with a snapshot of its product, which needs the
+// base as it is: that is found before anything is made, and not when the stream is
+// complete.
+func TestRollingOverSnapshot(t *testing.T) {
+	g, j := newGuest(t, false), testJournal(t)
+	s, err := Take(t.Context(), Redo{Keep: true}, j, g.request())
+	g.must(errors.Join(err, s.Release(t.Context(), true)))
+	list := "snapshot.lastUID = \"1\"\nsnapshot.current = \"1\"\nsnapshot.numSnapshots = \"1\"\nsnapshot0.uid = \"1\"\nsnapshot0.displayName = \"mine\"\n" +
+		"snapshot0.numDisks = \"1\"\nsnapshot0.disk0.fileName = \"" + diskName(1) + "\"\nsnapshot0.disk0.node = \"scsi0:1\"\n"
+	g.must(os.WriteFile(strings.TrimSuffix(g.vmx, "x")+"sd", []byte(list), 0o600))
+	_, err = Take(t.Context(), Redo{Rolling: true}, j, g.request())
+	if !errors.Is(err, disk.ErrUnsupported) || !strings.Contains(err.Error(), "disk scsi0:1: its redo log could not be merged") {
+		t.Fatalf("got %v", err)
+	}
+	g.check("refused", 1)
+	wantEntries(t, j, 0)
 }
