@@ -201,18 +201,54 @@ func (m *merge) checkFamily() error {
 		return chainError(child.path, disk.ErrUnsupported, "several children depend on it (%s)", list(names))
 	}
 	for _, l := range []*level{child, parent} {
-		configs, err := referrers(l.path, m.o.Config)
-		if err != nil {
+		if err := l.mayMerge(m.o); err != nil {
 			return err
-		}
-		if len(configs) > 0 {
-			return chainError(l.path, disk.ErrUnsupported, "%s names it: take the snapshot or the disk out of there first, or name that configuration", list(configs))
-		}
-		if tracked(l.desc.Descriptor) {
-			return chainError(l.path, disk.ErrUnsupported, "changed block tracking is on, and its file would not know what a commit writes: turn it off first (%s)", keyChangeTrack)
 		}
 	}
 	return nil
+}
+
+// mayMerge refuses a level that configurations and snapshot lists name, and one
+// whose changed blocks are tracked.
+func (l *level) mayMerge(o *Options) error {
+	configs, err := referrers(l.path, o.Config)
+	if err != nil {
+		return err
+	}
+	if len(configs) > 0 {
+		return chainError(l.path, disk.ErrUnsupported, "%s names it: take the snapshot or the disk out of there first, or name that configuration", list(configs))
+	}
+	if tracked(l.desc.Descriptor) {
+		return chainError(l.path, disk.ErrUnsupported, "changed block tracking is on, and its file would not know what a commit writes: turn it off first (%s)", keyChangeTrack)
+	}
+	return nil
+}
+
+// CheckTop returns why a redo log over the top of the disk, of which path is a
+// level, could not be committed into that (ErrUnsupported): Commit would refuse it
+// for what the top is, or for who names it. It is to be asked before Add by who
+// counts on the commit.
+func CheckTop(path string, o Options) error {
+	o.fill()
+	c, err := findChain(path, &o)
+	if err != nil || c.esx2 {
+		return err
+	}
+	top := c.top()
+	if err := top.mayMerge(&o); err != nil {
+		return err
+	}
+	link, err := c.openLink(len(c.levels)-1, &o)
+	if err != nil {
+		return err
+	}
+	info := link.Info()
+	for _, e := range info.Extents {
+		if e.Compressed || e.Type == vmdk.ExtentSESparse {
+			err = chainError(top.path, disk.ErrUnsupported, "it is compressed or SEsparse, and takes no commit")
+		}
+	}
+	return errors.Join(err, link.Close())
 }
 
 func tracked(d *vmdk.Descriptor) bool {

@@ -162,6 +162,9 @@ func newRedoRecord(ctx context.Context, ts []target, r *Request) (*redoRecord, e
 		if err := refuseNamed(t, c); err != nil {
 			return nil, err
 		}
+		if err := redo.CheckTop(c.Path, t.redoOptions(r)); err != nil { // the log would stay for ever
+			return nil, t.inDisk(fmt.Errorf("a redo log over it could not be committed: %w", err))
+		}
 		rec.Levels = append(rec.Levels, &redoLevel{Key: t.Key, Format: t.Disk.sourceFormat(t.format, c), Parent: c.Path, Below: len(c.Levels)})
 		t.Path, t.redo = c.Path, c.ESX2 && len(c.Levels) > 1
 		t.format = vmdk.SourceVMDK

@@ -191,3 +191,44 @@ func TestRedoFails(t *testing.T) {
 		wantEntries(t, j, 0)
 	})
 }
+
+// TestRedoUncommittable has disks over which a log could be put, but never be
+// committed again: they are refused before anything is made.
+func TestRedoUncommittable(t *testing.T) {
+	for name, prepare := range map[string]func(g *guest, path string){
+		"tracked": func(g *guest, path string) {
+			b, err := os.ReadFile(path)
+			g.must(err)
+			b = []byte(strings.Replace(string(b), "createType=", "changeTrackPath=\"disk1-ctk.vmdk\"\ncreateType=", 1))
+			g.must(os.WriteFile(path, b, 0o600))
+		},
+		"named": func(g *guest, path string) {
+			other := filepath.Join(filepath.Dir(path), "other.vmx")
+			g.must(os.WriteFile(other, []byte("scsi0:0.fileName = \""+filepath.Base(path)+"\"\n"), 0o600))
+		},
+		"compressed": func(g *guest, path string) {
+			for _, f := range []string{path, strings.TrimSuffix(path, ".vmdk") + "-flat.vmdk"} {
+				g.must(os.Remove(f))
+			}
+			w, err := vmdk.Create(vmdk.CreateSpec{Dir: filepath.Dir(path), Name: filepath.Base(path), Format: vmdk.FormatStream, SizeBytes: 1 << 20})
+			g.must(err)
+			_, err = w.WriteAt(make([]byte, 1<<16), 0)
+			g.must(errors.Join(err, w.Close()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, j := newGuest(t, false), testJournal(t)
+			prepare(g, filepath.Join(filepath.Dir(g.vmx), diskName(1)))
+			s, err := Take(t.Context(), Redo{}, j, g.request())
+			if !errors.Is(err, disk.ErrUnsupported) || !strings.Contains(err.Error(), "disk scsi0:1: a redo log over it could not be committed") {
+				t.Errorf("got %v", err)
+			}
+			if err == nil {
+				t.Errorf("its release: %v", s.Release(t.Context(), true))
+			}
+			if logs, _ := filepath.Glob(filepath.Join(filepath.Dir(g.vmx), "*-00000*")); len(logs) > 0 {
+				t.Errorf("left: %v", logs)
+			}
+		})
+	}
+}
