@@ -197,7 +197,7 @@ func (t *taking) release(ctx context.Context, done bool) error {
 	t.guard.stop()
 	err := t.undo(ctx, done)
 	if t.guard.gaveUp() && err == nil {
-		t.guard.resume(ctx)
+		t.resume(ctx)
 	}
 	return errors.Join(err, t.Close())
 }

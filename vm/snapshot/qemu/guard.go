@@ -116,7 +116,7 @@ func (g *guard) event(ctx context.Context, e qmp.Event) {
 			g.fail(errSpace)
 			g.giveUp(ctx)
 			if g.s.rec.Mode == Fleece { // with an overlay there is space after the commit
-				g.resume(ctx)
+				g.s.resume(ctx)
 			}
 		}
 		return
@@ -140,23 +140,6 @@ func (g *guard) giveUp(ctx context.Context) {
 		for _, d := range g.s.rec.Disks {
 			// Jobs that stay for a failure of this are ended by the release.
 			_ = g.s.Run(ctx, "job-cancel", args{"id": d.Job}, nil)
-		}
-	}
-}
-
-// resume lets a guest go on that QEMU has stopped for want of space: with QEMU's
-// default, werror=enospc, that is before the guest hears of an error. If there
-// is no space still, QEMU stops it again.
-func (g *guard) resume(ctx context.Context) {
-	for pause := pollFirst; pause < time.Minute; pause *= 2 { // cancelling takes a moment
-		var st struct {
-			Status string `json:"status"`
-		}
-		if g.s.Run(ctx, "query-status", nil, &st) != nil || st.Status != "io-error" || g.s.Run(ctx, "cont", nil, nil) != nil {
-			return
-		}
-		if sleep(ctx, pause) != nil {
-			return
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+	"time"
 
 	"github.com/vmstream/vmstream/vm/guestagent"
 	"github.com/vmstream/vmstream/vm/qmp"
@@ -32,7 +33,9 @@ func (p *Provider) Reap(ctx context.Context, e *snapshot.Entry, to snapshot.Voic
 	if err != nil {
 		return err
 	}
-	err = s.undo(ctx, e.Record().Phase == phaseDone)
+	if err = s.undo(ctx, e.Record().Phase == phaseDone); err == nil {
+		s.resume(ctx) // when nobody looked after the room, the guest may have been stopped for want of it
+	}
 	return errors.Join(err, s.Close())
 }
 
@@ -159,4 +162,21 @@ func (s *session) tryThaw(ctx context.Context) error {
 		_, err = c.Thaw(ctx)
 	}
 	return err
+}
+
+// resume lets a guest go on that QEMU has stopped for want of space: with QEMU's
+// default, werror=enospc, that is before the guest hears of an error. If there
+// is no space still, QEMU stops it again.
+func (s *session) resume(ctx context.Context) {
+	for pause := pollFirst; pause < time.Minute; pause *= 2 { // cancelling takes a moment
+		var st struct {
+			Status string `json:"status"`
+		}
+		if s.Run(ctx, "query-status", nil, &st) != nil || st.Status != "io-error" || s.Run(ctx, "cont", nil, nil) != nil {
+			return
+		}
+		if sleep(ctx, pause) != nil {
+			return
+		}
+	}
 }
