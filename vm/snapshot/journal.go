@@ -206,7 +206,7 @@ func (e *Entry) Close() error {
 	if e.lock == nil {
 		return nil
 	}
-	err := e.lock.Close() // which ends the lock
+	err := unlock(e.lock)
 	e.lock = nil
 	return err
 }
@@ -247,7 +247,7 @@ func (j *Journal) listed(name string) (Listed, bool) {
 	if errors.Is(err, fs.ErrNotExist) {
 		if st, err := os.Stat(dir); err == nil && time.Since(st.ModTime()) > abandoned {
 			if lock, err := openLock(dir); err == nil {
-				_ = errors.Join(removeRecord(dir), lock.Close()) // the next list tries again
+				_ = errors.Join(removeRecord(dir), unlock(lock)) // the next list tries again
 			}
 		}
 		return Listed{}, false
@@ -259,7 +259,7 @@ func (j *Journal) listed(name string) (Listed, bool) {
 	case errors.Is(err, disk.ErrInUse):
 		l.Alive = true
 	case err == nil:
-		_ = lock.Close() // only looked at
+		_ = unlock(lock) // only looked at
 	}
 	return l, true
 }
@@ -285,7 +285,7 @@ func (j *Journal) Open(id string) (*Entry, error) {
 		err = recordError(dir, fmt.Errorf("its id is %q", rec.ID))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("snapshot %s: %w", id, err), lock.Close())
+		return nil, errors.Join(fmt.Errorf("snapshot %s: %w", id, err), unlock(lock))
 	}
 	return &Entry{dir: dir, lock: lock, rec: rec}, nil
 }

@@ -31,6 +31,12 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
+// unlock ends the lock and closes the file. Closing alone is not enough: a process
+// that is just being started has a copy for a moment.
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
 // checkPrivate refuses a directory that others can write to.
 func checkPrivate(dir string) error {
 	st, err := os.Stat(dir)
