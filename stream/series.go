@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 )
@@ -27,34 +28,42 @@ type SeriesSink interface {
 // What they hold goes to sink, which may be nil, one after the other, so that
 // it has the VM as the last one has it. A stream that does not fit the one
 // before it is refused with disk.ErrMismatch before any of it goes to the sink.
-// It returns the results of all streams; OutBytes is the length of what was
-// read of the input when each ended, or a little more.
+// It returns the results of all streams, of those before the last without
+// disks, files and index; OutBytes is the length of what was read of the input
+// when each ended, or a little more.
 func ReadSeries(ctx context.Context, r io.Reader, sink SeriesSink, o ReadOptions) ([]*Result, error) {
 	o.prepare()
 	in := newInput(r, &o)
 	in.series = true
 	defer in.close()
 	var all []*Result
+	var before *Opening
 	var next Sink
 	if sink != nil {
 		next = sink
 	}
 	for {
-		d := &streamReader{opt: o, input: in, sink: next}
-		if len(all) > 0 {
-			d.before = all[len(all)-1].Opening
-		}
+		d := &streamReader{opt: o, input: in, sink: next, before: before}
 		res, err := d.read(ctx)
 		if err != nil {
 			return nil, d.behind(err)
 		}
-		if all = append(all, res); !d.more {
-			return all, nil
+		if !d.more {
+			return append(all, res), nil
 		}
+		before, all = res.Opening, append(all, res.short())
 		if sink != nil {
 			next = &nextSink{sink}
 		}
 	}
+}
+
+// short returns what is kept of a stream that others follow: there may be
+// hundreds, and an index with digests is long.
+func (r *Result) short() *Result {
+	o := *r.Opening
+	o.Disks, o.Files = nil, nil
+	return &Result{Opening: &o, OutBytes: r.OutBytes, TarBytes: r.TarBytes}
 }
 
 // nextSink is the sink of an increment that follows another stream.
@@ -95,6 +104,25 @@ func (o *Opening) Follows(before *Opening) error {
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", d.Key, err)
 		}
+	}
+	return nil
+}
+
+// sameOrder makes sure that the disks that are increments stand in the order of
+// those that they are ones on: a chain that is read side by side takes one disk
+// after the other.
+func (o *Opening) sameOrder(parent *Opening) error {
+	last := -1
+	for i := range o.Disks {
+		d := &o.Disks[i]
+		if !d.Increment() {
+			continue
+		}
+		at := slices.IndexFunc(parent.Disks, func(p DiskRecord) bool { return p.Key == d.Key })
+		if at < last {
+			return fmt.Errorf("disk %s: the disks are in another order than in the parent backup %s: %w", d.Key, parent.ID, disk.ErrMismatch)
+		}
+		last = at
 	}
 	return nil
 }

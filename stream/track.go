@@ -58,8 +58,10 @@ func (s *strictBase64) UnmarshalJSON(b []byte) error {
 	if len(b) < 2 || b[0] != '"' {
 		return errors.New("digests are no string")
 	}
-	d, err := base64.StdEncoding.Strict().DecodeString(string(b[1 : len(b)-1]))
-	*s = d
+	text := b[1 : len(b)-1]
+	d := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Strict().Decode(d, text)
+	*s = d[:n]
 	return err
 }
 

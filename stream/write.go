@@ -78,6 +78,11 @@ func (w *streamWriter) open() error {
 			return fmt.Errorf("disk %s: %w", w.disks[i].Record.Key, err)
 		}
 	}
+	if o.Parent != nil {
+		if err := w.opening.sameOrder(o.Parent); err != nil {
+			return err
+		}
+	}
 	for i := range w.files {
 		w.opening.Files = append(w.opening.Files, w.files[i].Record)
 		o.Counters.Total.Add(w.files[i].Record.SizeBytes)
