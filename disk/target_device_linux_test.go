@@ -8,32 +8,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/vmstream/vmstream/internal/testenv"
 	"golang.org/x/sys/unix"
 )
-
-// loopDevice returns a loop device of size bytes full of 0xee.
-func loopDevice(t *testing.T, size int) string {
-	t.Helper()
-	losetup := testenv.Tool(t, "losetup")
-	file := filepath.Join(t.TempDir(), "backing")
-	if err := os.WriteFile(file, bytes.Repeat([]byte{0xee}, size), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), losetup, "-f", "--show", file).CombinedOutput()
-	if err != nil {
-		t.Skipf("needs the right to set up a loop device: %v: %s", err, out)
-	}
-	dev := strings.TrimSpace(string(out))
-	t.Cleanup(func() { _ = exec.Command(losetup, "-d", dev).Run() })
-	return dev
-}
 
 func readDevice(t *testing.T, dev string) []byte {
 	t.Helper()
@@ -64,7 +45,7 @@ func TestDeviceTarget(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dev := loopDevice(t, devSize)
+			dev := testenv.LoopDevice(t, devSize, 0xee)
 			w, err := OpenDevice(dev, DeviceOptions{SizeBytes: size, AssumeZeroed: tt.assumeZeroed})
 			if err != nil {
 				t.Fatal(err)
@@ -118,7 +99,7 @@ func writeScattered(t *testing.T, w *DeviceTarget, model []byte) {
 }
 
 func TestOpenDeviceRefuses(t *testing.T) {
-	dev := loopDevice(t, 1<<20)
+	dev := testenv.LoopDevice(t, 1<<20, 0xee)
 	first, err := OpenDevice(dev, DeviceOptions{SizeBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +139,7 @@ func TestOpenDeviceRefuses(t *testing.T) {
 }
 
 func TestDeviceTargetFailedWrite(t *testing.T) {
-	w, err := OpenDevice(loopDevice(t, 1<<20), DeviceOptions{SizeBytes: 1 << 19})
+	w, err := OpenDevice(testenv.LoopDevice(t, 1<<20, 0xee), DeviceOptions{SizeBytes: 1 << 19})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +159,7 @@ func TestDeviceTargetFailedWrite(t *testing.T) {
 func TestDeviceOverwrite(t *testing.T) {
 	const devSize, size = 2 << 20, 1<<20 + 4096 + 512
 	for _, zeroed := range []bool{false, true} {
-		dev := loopDevice(t, devSize)
+		dev := testenv.LoopDevice(t, devSize, 0xee)
 		w, err := OpenDevice(dev, DeviceOptions{SizeBytes: size, AssumeZeroed: zeroed})
 		if err != nil {
 			t.Fatal(err)

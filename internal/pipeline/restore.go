@@ -83,6 +83,9 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 		}
 	} else {
 		all, err := ReadSeries(ctx, ins[0], s, o.Read)
+		if s.lone != nil { // the stream is at fault, not what it is restored to
+			return nil, s.lone
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -108,6 +111,8 @@ type restore struct {
 	disks   []*restoredDisk // by index in the opening record; nil if not wanted
 	config  string          // staged configuration, "" if there is none
 	files   []string        // staged files of the VM
+	lone    error           // the only stream is an increment
+	written bool            // the device may have what a disk of the series had before
 	scratch *stage          // raw disks of a series, until all of it has been read
 }
 
@@ -122,7 +127,8 @@ type restoredDisk struct {
 // Begin decides what goes where and checks that there is room.
 func (s *restore) Begin(o *stream.Opening) error {
 	if o.Depth > 0 && !s.chain {
-		return fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
+		s.lone = fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
+		return s.lone
 	}
 	s.opening = o
 	wanted := s.opt.Disks
@@ -280,7 +286,7 @@ func (s *restore) Disk(i int) (disk.Writer, error) {
 	case s.opt.To == "-":
 		d.w = disk.NewStreamTarget(s.opt.Stdout, d.rec.CapacityBytes)
 	case s.opt.To != "" && isDevice(s.opt.To):
-		d.w, err = openDevice(s.opt.To, disk.DeviceOptions{SizeBytes: d.rec.CapacityBytes, AssumeZeroed: s.opt.AssumeZeroed})
+		d.w, err = openDevice(s.opt.To, disk.DeviceOptions{SizeBytes: d.rec.CapacityBytes, AssumeZeroed: s.opt.AssumeZeroed && !s.written})
 	default:
 		err = s.create(d)
 	}

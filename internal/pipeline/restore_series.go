@@ -117,7 +117,7 @@ func (s *restore) carry(was *restoredDisk) error {
 	}
 	if d == nil || !d.rec.Increment() {
 		was.w.Abort()
-		was.closed = true
+		was.closed, s.written = true, true
 		return nil
 	}
 	if s.stage == nil || was.base != "" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
@@ -78,6 +79,7 @@ func (s *Source) Since(parent *stream.Index, o SinceOptions) error {
 	if o.Detail == nil {
 		o.Detail = func(string) {}
 	}
+	s.orderAs(parent.Opening)
 	for i := range s.Disks {
 		d := &s.Disks[i]
 		d.Was = parent.Track(d.Record.Key)
@@ -94,6 +96,22 @@ func (s *Source) Since(parent *stream.Index, o SinceOptions) error {
 		}
 	}
 	return nil
+}
+
+// orderAs puts the disks that an earlier backup has, too, in the order that they
+// have there: a running machine may list them in any.
+func (s *Source) orderAs(o *stream.Opening) {
+	place := func(i int) int {
+		return slices.IndexFunc(o.Disks, func(d stream.DiskRecord) bool { return d.Key == s.Disks[i].Record.Key })
+	}
+	for i := range s.Disks {
+		for j := i; place(i) >= 0 && j < len(s.Disks); j++ {
+			if p := place(j); p >= 0 && p < place(i) {
+				s.Disks[i], s.Disks[j] = s.Disks[j], s.Disks[i]
+				s.Snapshot.Disks[i], s.Snapshot.Disks[j] = s.Snapshot.Disks[j], s.Snapshot.Disks[i]
+			}
+		}
+	}
 }
 
 // trackedBytes returns the size of the blocks that the parent has digests of: a

@@ -115,3 +115,29 @@ func checkIncrement(t *testing.T, src *Source, parent *stream.Result, full, want
 		t.Errorf("another disk was restored: %v", err)
 	}
 }
+
+// The disks of an increment stand in the order of the backup before, in whatever
+// order the machine has them now.
+func TestSinceOrder(t *testing.T) {
+	parent := &stream.Index{Opening: &stream.Opening{ID: "full"}}
+	for _, key := range []string{"b", "gone", "a", "c"} {
+		parent.Opening.Disks = append(parent.Opening.Disks, stream.DiskRecord{Key: key})
+	}
+	for now, want := range map[string]string{
+		"abc": "bac", "cab": "bac", "bac": "bac", "anbc": "bnac", "ncanb": "nbanc", "nm": "nm", "": "",
+	} {
+		src := &Source{Snapshot: &snapshot.Snapshot{}}
+		for _, key := range now {
+			src.Disks = append(src.Disks, stream.Disk{Record: stream.DiskRecord{Key: string(key)}})
+			src.Snapshot.Disks = append(src.Snapshot.Disks, snapshot.Disk{Key: string(key)})
+		}
+		src.orderAs(parent.Opening)
+		got, snaps := "", ""
+		for i := range src.Disks {
+			got, snaps = got+src.Disks[i].Record.Key, snaps+src.Snapshot.Disks[i].Key
+		}
+		if got != want || snaps != want {
+			t.Errorf("%s: disks %s, of the snapshot %s, want %s", now, got, snaps, want)
+		}
+	}
+}

@@ -6,10 +6,12 @@
 package testenv
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -70,4 +72,22 @@ func Missing(tb testing.TB, why string) {
 		tb.Fatal(why + ", and VMSTREAM_REQUIRE_TOOLS=1")
 	}
 	tb.Skip(why)
+}
+
+// LoopDevice returns a loop device of size bytes, each of which is fill, or skips
+// the test where the right to make one is missing.
+func LoopDevice(tb testing.TB, size int, fill byte) string {
+	tb.Helper()
+	losetup := Tool(tb, "losetup")
+	file := filepath.Join(tb.TempDir(), "backing")
+	if err := os.WriteFile(file, bytes.Repeat([]byte{fill}, size), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	out, err := exec.CommandContext(tb.Context(), losetup, "-f", "--show", file).CombinedOutput()
+	if err != nil {
+		tb.Skipf("needs the right to set up a loop device: %v: %s", err, out)
+	}
+	dev := strings.TrimSpace(string(out))
+	tb.Cleanup(func() { _ = exec.Command(losetup, "-d", dev).Run() })
+	return dev
 }
