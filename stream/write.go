@@ -70,6 +70,9 @@ func (w *streamWriter) open() error {
 		Disks: []DiskRecord{}, Files: []FileRecord{},
 	}
 	if p := o.Parent; p != nil {
+		if p.ID == o.ID { // no reader could tell one from the other
+			return fmt.Errorf("the parent backup has the id %s, too: %w; an increment needs one of its own", o.ID, disk.ErrMismatch)
+		}
 		w.opening.ParentID, w.opening.Depth = p.ID, p.Depth+1
 		w.opening.Name = fmt.Sprintf("%s+%d", p.VMName(), p.Depth+1)
 	}

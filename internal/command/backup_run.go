@@ -135,7 +135,7 @@ func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path 
 // stands the audit.
 func (o *backupOptions) increment(ctx context.Context, a *app, src *pipeline.Source, so *stream.Options) error {
 	ix := o.parent
-	if o.source.Name == "" && src.Name != ix.Opening.VMName() {
+	if src.Name != ix.Opening.VMName() { // which --name may have said
 		return fmt.Errorf("backup %s in %s is of %s, this is %s: %w; if that is only a new name, say --name %s", ix.ID, o.since, ix.Opening.VMName(), src.Name, disk.ErrMismatch, ix.Opening.VMName())
 	}
 	so.Parent = ix.Opening
