@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/vmstream/vmstream/stream/codec"
 )
 
 // A stream is mostly zeros, and the fuzzer is slow on long inputs: in what it
@@ -116,6 +118,9 @@ func FuzzOpening(f *testing.F) {
 func FuzzIndex(f *testing.F) {
 	for _, c := range codecNames() {
 		_, res := baseStream(f, c)
+		f.Add(res.IndexJSON)
+	}
+	for _, res := range smallHistory(f, codec.None).results { // with digests of blocks
 		f.Add(res.IndexJSON)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
