@@ -112,6 +112,7 @@ type auditor struct {
 type unitSet struct {
 	ranges []auditRange
 	n      int64
+	full   bool // there was more
 }
 
 // auditRange is the range [from, to) of units.
@@ -129,7 +130,7 @@ func (u *unitSet) add(from, to int64) {
 			return
 		}
 	}
-	if from < to && len(u.ranges) < maxAuditRanges {
+	if u.full = u.full || from < to && len(u.ranges) == maxAuditRanges; from < to && !u.full {
 		u.ranges, u.n = append(u.ranges, auditRange{from, to}), u.n+to-from
 	}
 }
@@ -137,6 +138,9 @@ func (u *unitSet) add(from, to int64) {
 func (a *auditor) run(ctx context.Context, workers int) (int64, error) {
 	if err := a.collect(ctx); err != nil {
 		return 0, err
+	}
+	if last := len(a.units.ranges) - 1; a.units.full {
+		a.opt.Detail(fmt.Sprintf("disk %s: what is unchanged lies in very many places, the audit is of the first %d bytes", a.disk.Record.Key, a.units.ranges[last].to*a.ref.unitBytes()))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	units := make(chan int64)

@@ -101,3 +101,24 @@ func TestAuditNothing(t *testing.T) {
 		t.Errorf("another capacity: %v", err)
 	}
 }
+
+// What could be sampled is kept as ranges, each unit once, and not without end.
+func TestAuditRanges(t *testing.T) {
+	var u unitSet
+	for _, r := range []auditRange{{0, 2}, {1, 3}, {3, 4}, {6, 6}, {6, 7}, {2, 7}} {
+		u.add(r.from, r.to)
+	}
+	if len(u.ranges) != 2 || u.n != 5 || u.full {
+		t.Errorf("%+v", u)
+	}
+	u = unitSet{}
+	for i := range int64(maxAuditRanges + 3) {
+		if u.full != (i > maxAuditRanges) {
+			t.Fatalf("full after %d ranges: %v", i, u.full)
+		}
+		u.add(2*i, 2*i+1)
+	}
+	if len(u.ranges) != maxAuditRanges || u.n != maxAuditRanges {
+		t.Errorf("%d ranges of %d units", len(u.ranges), u.n)
+	}
+}

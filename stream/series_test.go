@@ -83,6 +83,11 @@ func checkSeries(tb testing.TB, joined, want []byte, streams int, what string) {
 		if len(all) != streams || s.nexts != streams-1 || all[streams-1].OutBytes != int64(len(joined)) {
 			tb.Fatalf("%s: %d streams, the sink got %d, %d bytes", what, len(all), s.nexts+1, all[len(all)-1].OutBytes)
 		}
+		for _, r := range all[:streams-1] {
+			if r.Index != nil || r.IndexJSON != nil || r.Opening.Disks != nil || r.Opening.Files != nil || r.Opening.ID == "" {
+				tb.Fatalf("%s: %+v is kept of a stream before the last", what, r)
+			}
+		}
 		if !bytes.Equal(s.disks[0].b[:len(want)], want) {
 			tb.Fatalf("%s, %+v: the disk is not that of the last backup", what, o)
 		}
