@@ -181,3 +181,33 @@ func TestDeviceOverwrite(t *testing.T) {
 		}
 	}
 }
+
+// Zeros in very many places take no more memory than data does.
+func TestDeviceZerosApart(t *testing.T) {
+	const size = 1 << 20
+	dev := testenv.LoopDevice(t, size, 0xee)
+	w, err := OpenDevice(dev, DeviceOptions{SizeBytes: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.limit = 16
+	for off := int64(0); off < size; off += 8192 {
+		if err := w.ZeroAt(off, 4096); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(w.known); n > w.limit {
+			t.Fatalf("%d ranges are kept", n)
+		}
+	}
+	if _, err := w.WriteAt([]byte("data"), 5000); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, size)
+	copy(want[5000:], "data")
+	if !bytes.Equal(readDevice(t, dev), want) {
+		t.Error("the disk is not what was written")
+	}
+}

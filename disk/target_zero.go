@@ -62,7 +62,11 @@ func (t *DeviceTarget) ZeroAt(off, n int64) error {
 		if err = t.zero(span{off, end}); err == nil && !t.opt.AssumeZeroed {
 			t.known.add(off, end)
 		}
+		many := len(t.known) > t.limit
 		t.gate.Unlock()
+		if many && err == nil {
+			err = t.thin()
+		}
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", t.f.Name(), err)
