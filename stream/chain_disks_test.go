@@ -238,6 +238,15 @@ func TestIncrementRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	parent.Name, parent.ParentID, parent.Depth = fmt.Sprintf("vm+%d", MaxDepth-1), "other", MaxDepth-1
+	if err := write("inc", changed("a")); err != nil {
+		t.Errorf("the last level: %v", err)
+	}
+	parent.Name, parent.Depth = fmt.Sprintf("vm+%d", MaxDepth), MaxDepth
+	if err := write("inc", changed("a")); !errors.Is(err, disk.ErrUnsupported) {
+		t.Errorf("one level too many: %v", err)
+	}
+	parent.Name, parent.ParentID, parent.Depth = "vm", "", 0
 	if err := write("inc", blocks); !errors.Is(err, disk.ErrUnsupported) {
 		t.Errorf("without digests: %v", err)
 	}

@@ -73,6 +73,9 @@ func (w *streamWriter) open() error {
 		if p.ID == o.ID { // no reader could tell one from the other
 			return fmt.Errorf("the parent backup has the id %s, too: %w; an increment needs one of its own", o.ID, disk.ErrMismatch)
 		}
+		if p.Depth >= MaxDepth {
+			return fmt.Errorf("the parent backup %s is increment %d of its chain: %w; a full backup is needed, which merge can make of the chain, too", p.ID, p.Depth, disk.ErrUnsupported)
+		}
 		w.opening.ParentID, w.opening.Depth = p.ID, p.Depth+1
 		w.opening.Name = fmt.Sprintf("%s+%d", p.VMName(), p.Depth+1)
 	}
