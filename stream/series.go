@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 )
@@ -104,25 +103,6 @@ func (o *Opening) Follows(before *Opening) error {
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", d.Key, err)
 		}
-	}
-	return nil
-}
-
-// sameOrder makes sure that the disks that are increments stand in the order of
-// those that they are ones on: a chain that is read side by side takes one disk
-// after the other.
-func (o *Opening) sameOrder(parent *Opening) error {
-	last := -1
-	for i := range o.Disks {
-		d := &o.Disks[i]
-		if !d.Increment() {
-			continue
-		}
-		at := slices.IndexFunc(parent.Disks, func(p DiskRecord) bool { return p.Key == d.Key })
-		if at < last {
-			return fmt.Errorf("disk %s: the disks are in another order than in the parent backup %s: %w", d.Key, parent.ID, disk.ErrMismatch)
-		}
-		last = at
 	}
 	return nil
 }

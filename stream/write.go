@@ -69,15 +69,10 @@ func (w *streamWriter) open() error {
 		Consistency: o.Consistency, ExtentBytes: o.ExtentBytes,
 		Disks: []DiskRecord{}, Files: []FileRecord{},
 	}
-	if p := o.Parent; p != nil {
-		if p.ID == o.ID { // no reader could tell one from the other
-			return fmt.Errorf("the parent backup has the id %s, too: %w; an increment needs one of its own", o.ID, disk.ErrMismatch)
+	if o.Parent != nil {
+		if err := w.openOn(o.Parent); err != nil {
+			return err
 		}
-		if p.Depth >= MaxDepth {
-			return fmt.Errorf("the parent backup %s is increment %d of its chain: %w; a full backup is needed, which merge can make of the chain, too", p.ID, p.Depth, disk.ErrUnsupported)
-		}
-		w.opening.ParentID, w.opening.Depth = p.ID, p.Depth+1
-		w.opening.Name = fmt.Sprintf("%s+%d", p.VMName(), p.Depth+1)
 	}
 	for i := range w.disks {
 		if err := w.openDisk(&w.disks[i]); err != nil {
@@ -118,24 +113,6 @@ func (w *streamWriter) openDisk(d *Disk) error {
 	w.opening.Disks = append(w.opening.Disks, *r)
 	o.Counters.Total.Add(r.CapacityBytes)
 	return nil
-}
-
-// parentOf returns the disk that an increment of d is one on.
-func (o *Opening) parentOf(d *DiskRecord) (*DiskRecord, error) {
-	if o == nil {
-		return nil, errors.New("changes need a parent")
-	}
-	for i := range o.Disks {
-		p := &o.Disks[i]
-		if p.Key != d.Key {
-			continue
-		}
-		if p.CapacityBytes != d.CapacityBytes {
-			return nil, fmt.Errorf("the capacity is %d bytes, in the parent backup %s it is %d: %w; a full backup is needed", d.CapacityBytes, o.ID, p.CapacityBytes, disk.ErrMismatch)
-		}
-		return p, nil
-	}
-	return nil, fmt.Errorf("the parent backup %s does not have it: %w", o.ID, disk.ErrMismatch)
 }
 
 // allocated sums up the data runs. Of an image with very many runs the rest
