@@ -5,9 +5,11 @@ package stream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
+	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream/codec"
 )
 
@@ -66,6 +68,7 @@ func FuzzRead(f *testing.F) {
 		if (err1 == nil) != (err2 == nil) {
 			t.Fatalf("1 worker: %v; little memory: %v", err1, err2)
 		}
+		fuzzSeries(t, b, err1)
 		if err1 != nil {
 			if !isDamage(err1) {
 				t.Fatalf("not told as damage: %v", err1)
@@ -81,6 +84,25 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("accepts a byte behind the end of %s", first.Opening.Name)
 		}
 	})
+}
+
+// fuzzSeries reads b as a series: it is one stream if that can be read, and
+// otherwise something else that one worker and several agree about.
+func fuzzSeries(t *testing.T, b []byte, alone error) {
+	one, all, err1 := readSeries(t, b, ReadOptions{Workers: 1})
+	two, _, err2 := readSeries(t, b, ReadOptions{Workers: 3, MemoryBytes: 1})
+	increment := errors.Is(alone, ErrTarget) // alone it is no disk
+	if (err1 == nil) != (err2 == nil) || alone == nil && err1 != nil || err1 == nil && !increment && (len(all) == 1) != (alone == nil) {
+		t.Fatalf("alone: %v; as a series: %v; with little memory: %v; %d streams", alone, err1, err2, len(all))
+	}
+	if err1 != nil && !isDamage(err1) && !errors.Is(err1, disk.ErrMismatch) {
+		t.Fatalf("not told as damage: %v", err1)
+	}
+	for i := range one.disks {
+		if err1 == nil && one.disks[i] != nil && !bytes.Equal(one.disks[i].b, two.disks[i].b) {
+			t.Fatalf("disk %d differs", i)
+		}
+	}
 }
 
 // FuzzOpening parses anything as an opening record. What is accepted can be
