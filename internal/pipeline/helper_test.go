@@ -21,12 +21,16 @@ import (
 	"github.com/vmstream/vmstream/stream/codec"
 )
 
+// programDir has the program once it has been built.
+var programDir string
+
 // program builds the command once and returns its path.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "vmstream-test-*")
 	if err != nil {
 		return "", err
 	}
+	programDir = dir
 	path := filepath.Join(dir, "vmstream")
 	c := exec.Command("go", "build", "-buildvcs=false", "-o", path, "github.com/vmstream/vmstream/cmd/vmstream")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -36,8 +40,8 @@ var program = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := program(); err == nil { // cheap: the go command caches it
-		_ = os.RemoveAll(filepath.Dir(path))
+	if programDir != "" {
+		_ = os.RemoveAll(programDir)
 	}
 	os.Exit(code)
 }
