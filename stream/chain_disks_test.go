@@ -251,3 +251,24 @@ func TestIncrementRefused(t *testing.T) {
 		t.Errorf("without digests: %v", err)
 	}
 }
+
+// A merge that fails while extents are being handed over does not read memory
+// that has been given back.
+func TestMergeFails(t *testing.T) {
+	h := makeHistory(t, 11, 3<<20, 2, 4096, codec.None)
+	noise := make([]byte, 3<<20)
+	for i, r := 0, uint64(1); i < len(noise); i, r = i+1, r*6364136223846793005+1442695040888963407 {
+		noise[i] = byte(r >> 56)
+	}
+	o := testOptions(codec.None)
+	o.ID = "backup-0"
+	full, _ := writeStream(t, []Disk{memDisk("disk", noise)}, nil, o)
+	for i := range 60 {
+		ins := h.readers(3)
+		ins[0] = bytes.NewReader(full)
+		ins[1+i%2] = bytes.NewReader(append(bytes.Clone(h.streams[1+i%2]), 0))
+		if _, err := Merge(t.Context(), io.Discard, ins, Options{Tool: "test"}); !errors.Is(err, disk.ErrCorrupt) {
+			t.Fatal(err)
+		}
+	}
+}

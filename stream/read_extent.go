@@ -84,11 +84,13 @@ func (f *direct) take(n int) ([]byte, error) {
 	return f.buf[:n], nil
 }
 
-func (x *extentReader) work(ctx context.Context, room int) error {
+func (x *extentReader) work(ctx context.Context, room int) (err error) {
 	var buf []byte
 	var release func()
 	defer func() {
-		if release != nil {
+		// When a run fails nobody waits for those who have been handed content: they
+		// may be reading it still, so the memory stays.
+		if release != nil && err == nil {
 			release()
 		}
 	}()
@@ -97,7 +99,6 @@ func (x *extentReader) work(ctx context.Context, room int) error {
 			return context.Cause(ctx)
 		}
 		if x.hold && buf == nil {
-			var err error
 			if buf, release, err = allocate(room); err != nil {
 				return err
 			}
