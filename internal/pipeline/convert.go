@@ -131,7 +131,7 @@ func openDevice(path string, o disk.DeviceOptions) (disk.Writer, error) {
 }
 
 func (c *conversion) beginStdout(ctx context.Context) error {
-	out := &cancelWriter{ctx: ctx, w: c.opt.Stdout}
+	out := newCancelWriter(ctx, c.opt.Stdout)
 	switch c.opt.Format {
 	case vmdk.FormatRaw:
 		c.w = disk.NewStreamTarget(out, c.im.Size())

@@ -71,7 +71,7 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
-	o.Stdout = &cancelWriter{ctx: ctx, w: o.Stdout}
+	o.Stdout = newCancelWriter(ctx, o.Stdout)
 	s := &restore{ctx: ctx, opt: o, chain: len(ins) > 1}
 	defer s.abort()
 	var res *stream.Result
