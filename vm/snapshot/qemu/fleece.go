@@ -18,9 +18,7 @@ func (s *session) prepareFleece(ctx context.Context, d *diskRecord, sizeBytes in
 	if err := s.create(ctx, d.Job, args{"driver": "file", "filename": d.Temp, "size": 0}); err != nil {
 		return fmt.Errorf("scratch file %s: %w", d.Temp, err)
 	}
-	// What the guest had goes there: QEMU makes files that all may read. It
-	// need not be where we can see it.
-	if err := os.Chmod(d.Temp, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+	if err := closeToOthers(d.Temp); err != nil {
 		return err
 	}
 	if err := s.do(ctx, "blockdev-add", args{"driver": "file", "node-name": d.FileNode, "filename": d.Temp}); err != nil {
@@ -30,6 +28,17 @@ func (s *session) prepareFleece(ctx context.Context, d *diskRecord, sizeBytes in
 		return fmt.Errorf("scratch file %s: %w", d.Temp, err)
 	}
 	return s.do(ctx, "blockdev-add", args{"driver": "qcow2", "node-name": d.TempNode, "file": d.FileNode, "backing": d.Node})
+}
+
+// closeToOthers takes the right to read a file that QEMU has made from others: a
+// guest's data is in it, and QEMU makes files that all may read. It need not be
+// where we can see it, nor ours.
+func closeToOthers(path string) error {
+	err := os.Chmod(path, 0o600)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
 }
 
 // fleeceAction fixes the moment of a disk: from then on the job saves what the

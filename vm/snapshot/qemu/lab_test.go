@@ -205,7 +205,22 @@ func (l *lab) take(p *Provider, id, parent string) *snapshot.Snapshot {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	l.private()
 	return s
+}
+
+// private checks that others cannot read what is beside the disks meanwhile.
+func (l *lab) private() {
+	l.t.Helper()
+	names, err := filepath.Glob(filepath.Join(l.dir, tempPrefix+"*.qcow2"))
+	if err != nil || len(names) == 0 {
+		l.t.Errorf("scratch files: %v, %v", names, err)
+	}
+	for _, name := range names {
+		if st, err := os.Stat(name); err != nil || st.Mode().Perm() != 0o600 {
+			l.t.Errorf("%s: mode %v, %v", name, st.Mode(), err)
+		}
+	}
 }
 
 func (l *lab) release(s *snapshot.Snapshot, done bool) {

@@ -56,7 +56,7 @@ func (t *taking) moment(ctx context.Context) error {
 	if err := t.save(phaseMoment); err != nil {
 		return err
 	}
-	return t.r.Moment(ctx, func(ctx context.Context) error {
+	err := t.r.Moment(ctx, func(ctx context.Context) error {
 		thaw := t.freeze(ctx, agent)
 		err := t.transaction(ctx, actions)
 		t.snap.Taken = time.Now()
@@ -66,6 +66,15 @@ func (t *taking) moment(ctx context.Context) error {
 		thaw(err == nil)
 		return err
 	})
+	if err != nil || t.rec.Mode == Fleece {
+		return err
+	}
+	for _, d := range t.rec.Disks { // the transaction has made them
+		if err := closeToOthers(d.Temp); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dialAgent connects to the guest agent; nil if there is none that answers.
