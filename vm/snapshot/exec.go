@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vm/process"
@@ -30,7 +31,13 @@ type Exec struct {
 
 	// Line takes what the commands say; nil drops it.
 	Line func(string)
+
+	coming time.Duration // in place of comingTime; below 0: none
 }
+
+// comingTime is how long after a run was killed that had asked the host for a
+// snapshot it may still come.
+const comingTime = 15 * time.Minute
 
 // Name returns "exec".
 func (*Exec) Name() string { return ExecName }
@@ -264,5 +271,21 @@ func (p *Exec) Reap(ctx context.Context, e *Entry, _ Voice) error {
 	if slices.Contains(rec.Disks, nil) {
 		return recordError(e.dir, errNull)
 	}
-	return (&execRun{rec: rec, e: e, line: p.Line}).end(ctx)
+	x := &execRun{rec: rec, e: e, line: p.Line}
+	coming := p.coming
+	if coming == 0 {
+		coming = comingTime
+	}
+	if e.Record().Phase != execCreating || time.Since(e.Record().Created) > coming {
+		return x.end(ctx)
+	}
+	x.cut = true // for all that is known
+	if err := x.remove(ctx); err != nil {
+		return err
+	}
+	if x.mayCome() {
+		return fmt.Errorf("the run was killed while the host was making it: there is nothing of it now, but it may still come until %s: %w",
+			e.Record().Created.Add(coming).Format(time.RFC3339), disk.ErrInUse)
+	}
+	return e.End()
 }

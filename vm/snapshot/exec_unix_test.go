@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
@@ -164,6 +165,29 @@ func TestExecStopped(t *testing.T) {
 	})
 }
 
+// TestExecMayCome reaps what a run was killed at that had just asked for a
+// snapshot: as long as it may come the journal has to know of it.
+func TestExecMayCome(t *testing.T) {
+	eachNaming(t, func(t *testing.T, esx2 bool) {
+		g, j := newGuest(t, esx2), testJournal(t)
+		p := g.exec()
+		e, err := j.Begin(Record{Provider: ExecName, BackupID: "b"})
+		g.must(err)
+		x, _, err := p.prepare(t.Context(), g.request(), e)
+		g.must(err)
+		x.rec.Begun = true
+		g.must(errors.Join(e.Save(execCreating, x.rec), e.Close()))
+		p.coming = 0
+		if err := Reap(t.Context(), j, e.Record().ID, []Provider{p}, Voice{}); !errors.Is(err, disk.ErrInUse) {
+			t.Fatalf("got %v", err)
+		}
+		wantEntries(t, j, 1)
+		p.coming = -1
+		g.must(Reap(t.Context(), j, e.Record().ID, []Provider{p}, Voice{}))
+		wantEntries(t, j, 0)
+	})
+}
+
 // TestExecKilled kills a run at every record; its snapshot is reaped.
 func TestExecKilled(t *testing.T) {
 	if dir := os.Getenv(envDir); dir != "" {
@@ -187,7 +211,7 @@ func TestExecKilled(t *testing.T) {
 			j, err := OpenJournal(filepath.Join(dir, "state"))
 			g.must(err)
 			l := wantEntries(t, j, 1)
-			g.must(Reap(t.Context(), j, l[0].ID, []Provider{&Exec{}}, Voice{}))
+			g.must(Reap(t.Context(), j, l[0].ID, []Provider{&Exec{coming: -1}}, Voice{}))
 			g.check(fmt.Sprintf("killed at %d and reaped", n), 0)
 			wantEntries(t, j, 0)
 		}

@@ -191,7 +191,7 @@ func (g *guest) exec() *Exec {
 		}
 	}
 	c.Timeout = 2 * time.Second
-	return &Exec{ExecCommands: c, Line: func(s string) { g.t.Logf("tool: %s", s) }}
+	return &Exec{ExecCommands: c, Line: func(s string) { g.t.Logf("tool: %s", s) }, coming: -1}
 }
 
 func (g *guest) setFault(f string) {
