@@ -147,8 +147,21 @@ func TestExecStopped(t *testing.T) {
 		p := g.exec()
 		ctx, stop := context.WithCancelCause(t.Context())
 		why := errors.New("stopped")
-		time.AfterFunc(300*time.Millisecond, func() { stop(why) })
-		if _, err := Take(ctx, p, j, g.request()); !errors.Is(err, why) {
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			for ctx.Err() == nil {
+				if l, err := j.List(); err == nil && len(l) == 1 && l[0].Phase == execCreating {
+					time.Sleep(300 * time.Millisecond) // the tool is running by now, or about to
+					stop(why)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		_, err := Take(ctx, p, j, g.request())
+		stop(nil)
+		<-asked
+		if !errors.Is(err, why) {
 			t.Fatalf("got %v", err)
 		}
 		l := wantEntries(t, j, 1)
