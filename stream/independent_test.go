@@ -16,6 +16,7 @@ import (
 // A program in another language, which follows docs/format.md, says of every
 // vector what ours does.
 func TestIndependentReader(t *testing.T) {
+	testenv.Long(t)
 	python := testenv.Tool(t, "python3")
 	dir := t.TempDir()
 	args := []string{filepath.Join("testdata", "check.py")}

@@ -307,7 +307,7 @@ func matrixOf(t *testing.T, c string, full bool, m *tally) {
 	}
 	n := 2000
 	if testing.Short() {
-		n = 200
+		n = 60
 	}
 	r := rand.New(rand.NewPCG(42, uint64(len(c))))
 	for _, seq := range []iter.Seq[damage]{s.bytewise(full, n, r), s.memberwise(), s.appended()} {

@@ -107,6 +107,7 @@ func TestBound(t *testing.T) {
 }
 
 func TestForeignPrograms(t *testing.T) {
+	testenv.Long(t)
 	seen := map[string]bool{}
 	for _, s := range specs() {
 		want := sample(2*FrameSize + 3)
