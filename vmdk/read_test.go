@@ -200,6 +200,7 @@ func patchwork(size int, seed uint64) []byte {
 
 // TestQemu reads every kind of disk that qemu-img can create.
 func TestQemu(t *testing.T) {
+	testenv.Long(t)
 	contents := map[string][]byte{
 		"one sector":        randomBytes(512, 1),
 		"1 MiB + 512":       patchwork(mib+512, 2),

@@ -21,6 +21,7 @@ const mib = 1 << 20
 
 // TestRestore writes disks of many sizes and contents in every format.
 func TestRestore(t *testing.T) {
+	testenv.Long(t)
 	edges := func(size int64) func(put func(int64, []byte)) {
 		return func(put func(int64, []byte)) {
 			// First and last bytes, both sides of 2047 MiB, of each GiB and of
