@@ -62,6 +62,7 @@ func TestStoppedVmsnap(t *testing.T) {
 		code int
 	}{{syscall.SIGTERM, 143}, {syscall.SIGINT, 130}, {syscall.SIGHUP, 129}, {syscall.SIGKILL, -1}} {
 		t.Run(s.sig.String(), func(t *testing.T) {
+			notIgnored(t, s.sig)
 			config := esx2Machine(t, 128<<20)
 			backup, state := t.TempDir(), t.TempDir()
 			before := names(t, filepath.Dir(config))

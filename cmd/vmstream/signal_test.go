@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -59,6 +60,15 @@ func slowBackup(t *testing.T, args ...string) (*exec.Cmd, *os.File) {
 	return c, out
 }
 
+// notIgnored skips a test about a signal that is ignored already, as under
+// nohup: the program would inherit that and go on.
+func notIgnored(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if signal.Ignored(s) {
+		t.Skipf("%v is ignored here", s)
+	}
+}
+
 // TestStopped sends signals to a backup that waits for a reader.
 func TestStopped(t *testing.T) {
 	testenv.Long(t)
@@ -72,6 +82,7 @@ func TestStopped(t *testing.T) {
 		{syscall.SIGHUP, 129, "stopped by SIGHUP"},
 	} {
 		t.Run(s.sig.String(), func(t *testing.T) {
+			notIgnored(t, s.sig)
 			c, out := slowBackup(t, testDisk(t))
 			if err := c.Process.Signal(s.sig); err != nil {
 				t.Fatal(err)
