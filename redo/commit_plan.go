@@ -39,7 +39,10 @@ func (m *merge) measure(ctx context.Context) (err error) {
 	if err := tasks.Wait(); err != nil {
 		return err
 	}
-	m.done.FreeBytes = freeBytes(m.parent().path)
+	m.done.FreeBytes = -1
+	if free, ok := disk.FreeBytes(m.parent().path); ok {
+		m.done.FreeBytes = free
+	}
 	return nil
 }
 

@@ -60,12 +60,3 @@ func lockedByOthers(fd uintptr) string {
 func tryLock(d *os.File) bool {
 	return !errors.Is(unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
-
-// freeBytes returns the free space where path lies, -1 if nobody knows.
-func freeBytes(path string) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(path, &st) != nil {
-		return -1
-	}
-	return int64(st.Bavail) * st.Bsize
-}

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vmstream/vmstream/disk"
 )
 
 // bench has the disks and the place to work.
@@ -34,7 +36,7 @@ func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	}
 	// The disk, its streams with every codec, what is restored.
 	need := 4*o.diskBytes + 4*xzDiskBytes
-	if free, ok := freeBytes(o.dir); ok && free < need {
+	if free, ok := disk.FreeBytes(o.dir); ok && free < need {
 		return nil, fmt.Errorf("%s has %d MiB free, %d are needed; choose another place with -dir", o.dir, free>>20, need>>20)
 	}
 	fmt.Fprintf(log, "disks in %s\n", o.dir)

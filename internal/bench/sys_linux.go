@@ -16,12 +16,3 @@ func peakRSS(s *os.ProcessState) int64 {
 	}
 	return 0
 }
-
-// freeBytes returns what there is room for in a directory.
-func freeBytes(dir string) (int64, bool) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, false
-	}
-	return int64(st.Bavail) * st.Bsize, true
-}

@@ -232,7 +232,7 @@ func (s *restore) checkSpace(dir string) error {
 }
 
 func enoughSpace(dir string, needBytes int64) error {
-	free, ok := freeBytes(dir)
+	free, ok := disk.FreeBytes(dir)
 	if !ok || needBytes <= free {
 		return nil
 	}

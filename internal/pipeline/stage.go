@@ -179,7 +179,7 @@ func (s *stage) abort() {
 func FreeSpace(dir string) (int64, bool) {
 	for {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
-			return freeBytes(dir)
+			return disk.FreeBytes(dir)
 		}
 		dir = filepath.Dir(dir)
 	}

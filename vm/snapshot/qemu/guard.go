@@ -148,7 +148,7 @@ func (g *guard) giveUp(ctx context.Context) {
 func (g *guard) watchSpace(ctx context.Context) {
 	for sleep(ctx, spaceEvery) == nil {
 		for _, d := range g.s.rec.Disks {
-			free, ok := freeBytes(filepath.Dir(d.Temp))
+			free, ok := disk.FreeBytes(filepath.Dir(d.Temp))
 			if ok && free < g.reserve {
 				g.fail(fmt.Errorf("%s: %d MiB are free, %d are kept free: %w; give another directory with --scratch", d.Temp, free>>20, g.reserve>>20, errSpace))
 				g.giveUp(ctx)
