@@ -18,6 +18,7 @@ type progress struct {
 	changed chan struct{} // closed and replaced when there is news
 	last    uint64        // durable
 	records []seen
+	trims   int    // of free space, that have ended
 	failed  string // what the guest said when it gave up
 	ended   bool
 }
@@ -67,6 +68,8 @@ func (p *progress) line(line string, now time.Time) {
 		}
 		p.last = number
 		p.records = append(p.records, seen{host: now, guest: time.Duration(nanos)})
+	case strings.HasPrefix(line, "trim "):
+		p.trims++
 	case strings.HasPrefix(line, "boot "), strings.HasPrefix(line, "start "):
 	default:
 		p.failed = fmt.Sprintf("line %q after record %d", line, p.last)
@@ -89,16 +92,21 @@ func (p *progress) end() {
 
 // waitNew waits until a record with this number is durable.
 func (p *progress) waitNew(number uint64, timeout time.Duration) error {
+	return p.wait(func() bool { return p.last >= number }, timeout)
+}
+
+// wait waits until a condition is met, which is looked at with p.mu held.
+func (p *progress) wait(met func() bool, timeout time.Duration) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
 		p.mu.Lock()
-		last, failed, ended, changed := p.last, p.failed, p.ended, p.changed
+		done, last, failed, ended, changed := met(), p.last, p.failed, p.ended, p.changed
 		p.mu.Unlock()
 		switch {
 		case failed != "":
 			return errors.New("the guest failed: " + failed)
-		case last >= number:
+		case done:
 			return nil
 		case ended:
 			return fmt.Errorf("QEMU has ended after record %d", last)
@@ -106,7 +114,7 @@ func (p *progress) waitNew(number uint64, timeout time.Duration) error {
 		select {
 		case <-changed:
 		case <-timer.C:
-			return fmt.Errorf("none within %v; the last is %d", timeout, last)
+			return fmt.Errorf("not within %v; the last record is %d", timeout, last)
 		}
 	}
 }

@@ -6,10 +6,12 @@
 // it runs. It loads its modules, mounts its disks and then writes records
 // without pause: each is durable before the next one begins, and before the
 // line on the second serial port that tells of it. Between records it makes,
-// rewrites and deletes files and trims what became free, as a guest does.
+// rewrites and deletes files, as a guest does, and trims what is free when it is
+// told to on the third serial port.
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -48,6 +50,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	orders, err := openSerial("/dev/ttyS2")
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(serial, "boot %d\n", monotonic())
 	if err := loadModules("/modules"); err != nil {
 		return err
@@ -56,7 +62,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("guestlab_disks: %w", err)
 	}
-	w := &writer{progress: serial}
+	w := &writer{progress: serial, trims: trimOrders(orders)}
 	for i := range disks {
 		dir := fmt.Sprintf("/data%d", i)
 		if err := mountDisk(fmt.Sprintf("data%d", i), dir); err != nil {
@@ -67,9 +73,9 @@ func run() error {
 	return w.run(time.Now().Add(lifetime))
 }
 
-// openSerial opens the serial port as a plain wire.
-func openSerial(path string) (io.Writer, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOCTTY, 0)
+// openSerial opens a serial port that passes lines on as they are.
+func openSerial(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -78,10 +84,24 @@ func openSerial(path string) (io.Writer, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	t.Oflag &^= unix.OPOST
+	t.Lflag &^= unix.ECHO
 	if err := unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return f, nil
+}
+
+// trimOrders passes on each line "trim".
+func trimOrders(r io.Reader) <-chan struct{} {
+	c := make(chan struct{}, 16)
+	go func() {
+		for lines := bufio.NewScanner(r); lines.Scan(); {
+			if strings.TrimSpace(lines.Text()) == "trim" {
+				c <- struct{}{}
+			}
+		}
+	}()
+	return c
 }
 
 // loadModules loads the modules of a directory in the order of their names.

@@ -20,7 +20,6 @@ import (
 
 const (
 	churnEvery = 16        // records between two changes of other files
-	trimEvery  = 8         // changes between two discards of free space
 	churnFiles = 6         // that exist at a time
 	churnBytes = 192 << 10 // of such a file
 
@@ -31,7 +30,8 @@ const (
 type writer struct {
 	dirs     []string
 	progress io.Writer
-	logs     []*os.File // of the disks, open for record next
+	trims    <-chan struct{} // orders to discard what is free
+	logs     []*os.File      // of the disks, open for record next
 	next     uint64
 	buf      [record.Size]byte
 }
@@ -56,8 +56,27 @@ func (w *writer) run(until time.Time) error {
 				}
 			}
 		}
+		if err := w.obey(); err != nil {
+			return err
+		}
 	}
 	return errors.New("lifetime is over")
+}
+
+// obey discards what is free on all disks if it was told to.
+func (w *writer) obey() error {
+	select {
+	case <-w.trims:
+	default:
+		return nil
+	}
+	for _, dir := range w.dirs {
+		if err := trim(dir); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w.progress, "trim %d\n", w.next)
+	return err
 }
 
 // resume finds where an earlier run ended: the disks may come from a restore.
@@ -147,7 +166,7 @@ func syncDir(dir string) error {
 }
 
 // churn makes a file, overwrites a part of an older one, gives another one a
-// new name, deletes the oldest, and now and then discards what is free.
+// new name, and deletes the oldest.
 func churn(dir string, n uint64) error {
 	dir = filepath.Join(dir, "churn")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -171,9 +190,6 @@ func churn(dir string, n uint64) error {
 				return err
 			}
 		}
-	}
-	if n%trimEvery == 0 {
-		return trim(dir)
 	}
 	return nil
 }
