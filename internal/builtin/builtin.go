@@ -1,0 +1,12 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+// Package builtin lists the sinks that come with the program.
+package builtin
+
+import "github.com/vmstream/vmstream/sinks"
+
+// Drivers returns the drivers of the sinks that come with the program, one of
+// each scheme. stdout is none of them: it is the command's own.
+func Drivers() []sinks.Driver {
+	return []sinks.Driver{}
+}
