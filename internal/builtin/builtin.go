@@ -12,8 +12,8 @@ import (
 // Drivers returns the drivers of the sinks that come with the program, one of
 // each scheme. stdout is none of them: it is the command's own.
 func Drivers() []sinks.Driver {
-	return []sinks.Driver{
+	return append([]sinks.Driver{
 		exec.Driver(),
 		ssh.Driver(),
-	}
+	}, system()...)
 }
