@@ -6,6 +6,7 @@ package builtin
 import (
 	"github.com/vmstream/vmstream/sinks"
 	"github.com/vmstream/vmstream/sinks/exec"
+	"github.com/vmstream/vmstream/sinks/file"
 	"github.com/vmstream/vmstream/sinks/ssh"
 )
 
@@ -13,6 +14,7 @@ import (
 // each scheme. stdout is none of them: it is the command's own.
 func Drivers() []sinks.Driver {
 	return append([]sinks.Driver{
+		file.Driver(),
 		exec.Driver(),
 		ssh.Driver(),
 	}, system()...)
