@@ -5,13 +5,17 @@ package builtin
 
 import (
 	"github.com/vmstream/vmstream/sinks"
+	"github.com/vmstream/vmstream/sinks/exec"
 	"github.com/vmstream/vmstream/sinks/file"
+	"github.com/vmstream/vmstream/sinks/ssh"
 )
 
 // Drivers returns the drivers of the sinks that come with the program, one of
 // each scheme. stdout is none of them: it is the command's own.
 func Drivers() []sinks.Driver {
-	return []sinks.Driver{
+	return append([]sinks.Driver{
 		file.Driver(),
-	}
+		exec.Driver(),
+		ssh.Driver(),
+	}, system()...)
 }
