@@ -3,10 +3,15 @@
 // Package builtin lists the sinks that come with the program.
 package builtin
 
-import "github.com/vmstream/vmstream/sinks"
+import (
+	"github.com/vmstream/vmstream/sinks"
+	"github.com/vmstream/vmstream/sinks/file"
+)
 
 // Drivers returns the drivers of the sinks that come with the program, one of
 // each scheme. stdout is none of them: it is the command's own.
 func Drivers() []sinks.Driver {
-	return []sinks.Driver{}
+	return []sinks.Driver{
+		file.Driver(),
+	}
 }
