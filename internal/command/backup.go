@@ -105,7 +105,7 @@ func newBackup(a *app) *cobra.Command {
 	f.StringVar(&o.time, "time", "", "time of the backup, as 2006-01-02T15:04:05Z (now if empty)")
 	f.StringVar(&o.consistency, "consistency", "", "what the stream says of the disks' state: crash, filesystem, application, powered-off")
 	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
-	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file, a stream or an index")
+	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file or target, a stream or an index")
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
 	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "take locks and open files for leftovers, or back up what changes meanwhile")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")

@@ -34,7 +34,7 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 	if err := o.store.open(ctx, a, out); err != nil {
 		return err
 	}
-	if err := o.prepare(a, out, path, so.ID); err != nil {
+	if err := o.prepare(ctx, a, out, path, so.ID); err != nil {
 		return err
 	}
 	report, err := o.hooked(ctx, a, func() (func(), error) { return o.stream(ctx, a, out, path, so) })
@@ -46,7 +46,7 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 }
 
 // prepare makes the options of the source. Nothing is begun.
-func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
+func (o *backupOptions) prepare(ctx context.Context, a *app, out io.Writer, path, id string) error {
 	p, err := o.snapshot.provider(a)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
 	}
 	n := &o.source.Snapshot
 	if o.since != "" {
-		if o.parent, err = pipeline.OpenParent(o.since); err != nil {
+		if o.parent, err = a.parent(ctx, o.since); err != nil {
 			return cli.Source(err)
 		}
 		n.ParentID = o.parent.ID

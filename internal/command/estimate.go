@@ -64,7 +64,7 @@ func runEstimate(ctx context.Context, a *app, o *estimateOptions, path string) e
 		return err
 	}
 	o.source.Format, o.source.Warn, o.source.AllowInUse = vmdk.SourceFormat(o.sourceFormat), a.console.Warn, true
-	e, err := o.measure(ctx, path)
+	e, err := o.measure(ctx, a, path)
 	if err != nil {
 		return cli.Source(err)
 	}
@@ -79,14 +79,14 @@ func runEstimate(ctx context.Context, a *app, o *estimateOptions, path string) e
 	return a.done()
 }
 
-func (o *estimateOptions) measure(ctx context.Context, path string) (*estimate, error) {
+func (o *estimateOptions) measure(ctx context.Context, a *app, path string) (*estimate, error) {
 	src, err := pipeline.OpenSource(ctx, path, o.source)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close() // only looked at
 	if o.since != "" {
-		if err := o.compare(src); err != nil {
+		if err := o.compare(ctx, a, src); err != nil {
 			return nil, err
 		}
 	}
@@ -99,8 +99,8 @@ func (o *estimateOptions) measure(ctx context.Context, path string) (*estimate, 
 }
 
 // compare makes src that of an increment.
-func (o *estimateOptions) compare(src *pipeline.Source) error {
-	ix, err := pipeline.OpenParent(o.since)
+func (o *estimateOptions) compare(ctx context.Context, a *app, src *pipeline.Source) error {
+	ix, err := a.parent(ctx, o.since)
 	if err != nil {
 		return err
 	}

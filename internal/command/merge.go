@@ -55,7 +55,7 @@ func runMerge(c *cobra.Command, a *app, r *resources, cf *codecFlags, store *sto
 	if err := store.open(c.Context(), a, out); err != nil {
 		return err
 	}
-	ins, closeInputs, err := a.streamInputs(args)
+	ins, closeInputs, err := a.streamInputs(c.Context(), args)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func runMerge(c *cobra.Command, a *app, r *resources, cf *codecFlags, store *sto
 	if err := store.refuse("", args); err != nil {
 		return err
 	}
-	name, id, err := store.mergedName(args[len(args)-1])
+	name, id, err := store.mergedName(c.Context(), a, args[len(args)-1])
 	if err != nil {
 		return err
 	}

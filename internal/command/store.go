@@ -172,11 +172,11 @@ func objectName(name, id, codec string) string {
 
 // mergedName returns the name and the id that a merge up to last is going to have.
 // They are needed only for a target that ends with a slash.
-func (s *storeFlags) mergedName(last string) (name, id string, err error) {
+func (s *storeFlags) mergedName(ctx context.Context, a *app, last string) (name, id string, err error) {
 	if !slices.ContainsFunc(s.targets, func(t *target) bool { return t != nil && t.place() }) {
 		return "", "", nil
 	}
-	ix, err := pipeline.OpenParent(last)
+	ix, err := a.parent(ctx, last)
 	if err != nil {
 		return "", "", cli.Usage(fmt.Errorf("a target that ends with / is named after the last increment, which has to be a file then: %w", err))
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -15,7 +16,9 @@ import (
 
 	"github.com/vmstream/vmstream/internal/builtin"
 	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/pipeline"
 	"github.com/vmstream/vmstream/sinks"
+	"github.com/vmstream/vmstream/stream"
 )
 
 // target is a place that the command line names, opened.
@@ -68,7 +71,10 @@ func (a *app) openTarget(ctx context.Context, s string) (*target, error) {
 		if errors.Is(err, sinks.ErrTarget) {
 			err = cli.Usage(err)
 		}
-		return opened, err
+		if err != nil {
+			return nil, err
+		}
+		return opened, nil
 	}
 	return nil, &cli.Error{
 		Code: cli.ExitUsage, Err: fmt.Errorf("no sink is called %s", t.Scheme),
@@ -97,4 +103,38 @@ func isTarget(s string) bool {
 	}
 	_, err := os.Lstat(s)
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// input is stdin, the file that name names, or the object of a sink.
+func (a *app) input(ctx context.Context, name string) (io.Reader, func() error, error) {
+	if !isTarget(name) {
+		return a.streamInput(name)
+	}
+	t, err := a.openTarget(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := pipeline.OpenStored(ctx, t.sink, t.key)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", t.name, err), t.sink.Close())
+	}
+	return in, func() error { return errors.Join(in.Close(), t.sink.Close()) }, nil
+}
+
+// parent reads what an increment needs of its parent, which is in a file or in a
+// sink. Of a stream in a sink only the ends are read.
+func (a *app) parent(ctx context.Context, name string) (*stream.Index, error) {
+	if !isTarget(name) {
+		return pipeline.OpenParent(name)
+	}
+	in, closeInput, err := a.input(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer closeInput() // only read
+	stored, ok := in.(*pipeline.StoredInput)
+	if !ok {
+		return nil, fmt.Errorf("%s: no sink: %w", name, sinks.ErrUnsupported)
+	}
+	return stored.Parent(shownTarget(parseTarget(name)))
 }
