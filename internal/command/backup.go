@@ -82,15 +82,25 @@ func newBackup(a *app) *cobra.Command {
 		Use: "backup [flags] [VM|DISK]", Short: "Write a VM or a disk to stdout as a stream",
 		Long: longBackup + "\n\n" + exitCodes,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
-				args = []string{""}
-			}
-			if err := cobra.ExactArgs(1)(c, args); err != nil {
-				return err
-			}
-			return runBackup(c.Context(), a, o, args[0])
+			return backUp(c, a, o, args)
 		},
 	}
+	o.add(c)
+	return c
+}
+
+// backUp takes the one argument there has to be, or none if QEMU knows the VM.
+func backUp(c *cobra.Command, a *app, o *backupOptions, args []string) error {
+	if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
+		args = []string{""}
+	}
+	if err := cobra.ExactArgs(1)(c, args); err != nil {
+		return err
+	}
+	return runBackup(c.Context(), a, o, args[0])
+}
+
+func (o *backupOptions) add(c *cobra.Command) {
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
@@ -112,7 +122,6 @@ func newBackup(a *app) *cobra.Command {
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
 	complete(c, "consistency", consistencies())
-	return c
 }
 
 func consistencies() []string {

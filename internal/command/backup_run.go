@@ -91,6 +91,9 @@ func (o *backupOptions) hooked(ctx context.Context, a *app, do func() (func(), e
 	h := &o.hooks
 	status := cli.ExitFailed
 	defer func() { // also if do panics
+		if status != cli.ExitDone && status != cli.ExitWarnings {
+			o.undo(ctx, a, status)
+		}
 		if err := h.run(context.WithoutCancel(ctx), a, "post", h.post, status); err != nil {
 			a.console.Warn(err.Error())
 		}

@@ -26,8 +26,16 @@ type storeFlags struct {
 	rate                    rate
 
 	targets []*target // as they are named; nil for stdout
-	stdout  sinks.Writer
+	stdout  begin
+
+	// Of the program that gets the stream, see run.
+	argv    []string
+	program begin
+	started bool
 }
+
+// begin begins what is no sink; see [pipeline.Place].
+type begin func(context.Context) (sinks.Writer, error)
 
 // rate is a number of bytes per second, as 10M or 10M/s.
 type rate struct{ cli.Size }
@@ -52,6 +60,8 @@ func (s *storeFlags) validate(id, created string) error {
 	switch {
 	case s.resume && (id == "" || created == ""):
 		return cli.Usage(errors.New("--resume needs --id and --time, both as they were: only then are the bytes the same"))
+	case len(s.argv) > 0 && slices.Contains(s.all(), "-"):
+		return cli.Usage(errors.New("stdout is the program's: leave --to - out"))
 	case s.rate.Size < 0:
 		return cli.Usage(errors.New("--limit-rate must not be less than 0"))
 	case (s.resume || s.keep || s.overwrite) && len(s.all()) == 0:
@@ -71,13 +81,13 @@ func (s *storeFlags) all() []string { return append(slices.Clone(s.to), s.option
 // usesStdout reports if stdout gets a stream.
 func (s *storeFlags) usesStdout() bool {
 	all := s.all()
-	return len(all) == 0 || slices.Contains(all, "-")
+	return len(all) == 0 && len(s.argv) == 0 || slices.Contains(all, "-")
 }
 
 // open opens all targets, before anything is done to the source.
 func (s *storeFlags) open(ctx context.Context, a *app, out io.Writer) error {
 	if out != nil {
-		s.stdout = pipeline.PlainWriter(ctx, out)
+		s.stdout = func(ctx context.Context) (sinks.Writer, error) { return pipeline.PlainWriter(ctx, out), nil }
 	}
 	for _, name := range s.all() {
 		if name == "-" {
@@ -133,12 +143,15 @@ func ofDisk(key string) string {
 // begin begins an object in each target, and returns what the stream is to be
 // written to. The storage is nil if that is stdout alone.
 func (s *storeFlags) begin(ctx context.Context, out io.Writer, name, id, codec string) (io.Writer, *pipeline.Storage, error) {
-	if len(s.targets) == 0 && s.rate.Size == 0 {
+	if len(s.targets) == 0 && s.rate.Size == 0 && s.program == nil {
 		return out, nil, nil
 	}
 	var places []pipeline.Place
+	if s.program != nil {
+		places = append(places, pipeline.Place{Name: s.argv[0], Begin: s.program})
+	}
 	for i, t := range s.targets {
-		p := pipeline.Place{Name: "-", Writer: s.stdout, Optional: i >= len(s.to)}
+		p := pipeline.Place{Name: "-", Begin: s.stdout, Optional: i >= len(s.to)}
 		if t != nil {
 			p = pipeline.Place{Name: t.name, Sink: t.sink, Key: t.key, Optional: p.Optional}
 			if t.place() {
@@ -149,7 +162,7 @@ func (s *storeFlags) begin(ctx context.Context, out io.Writer, name, id, codec s
 		places = append(places, p)
 	}
 	if len(places) == 0 {
-		places = []pipeline.Place{{Name: "-", Writer: s.stdout}}
+		places = []pipeline.Place{{Name: "-", Begin: s.stdout}}
 	}
 	store, err := pipeline.CreateStorage(ctx, places, pipeline.StorageOptions{
 		Create:         sinks.CreateOptions{Overwrite: s.overwrite, Resume: s.resume, Keep: s.keep || s.resume, ID: id},

@@ -27,8 +27,9 @@ type Place struct {
 	Key      string
 	Optional bool // its failure does not fail the others
 
-	// Writer takes the stream if there is no Sink, such as stdout.
-	Writer sinks.Writer
+	// Begin returns what takes the stream if there is no Sink, such as stdout. ctx
+	// bounds the writing.
+	Begin func(ctx context.Context) (sinks.Writer, error)
 }
 
 // StorageOptions say how a stream is stored.
@@ -96,7 +97,7 @@ func CreateStorage(ctx context.Context, places []Place, o StorageOptions) (*Stor
 
 func (p *Place) create(ctx context.Context, o sinks.CreateOptions) (sinks.Writer, error) {
 	if p.Sink == nil {
-		return p.Writer, nil
+		return p.Begin(ctx)
 	}
 	return p.Sink.Create(ctx, p.Key, o)
 }
