@@ -30,6 +30,7 @@ type BranchError struct {
 	Err  error
 }
 
+// Error names the branch.
 func (e BranchError) Error() string { return e.Name + ": " + e.Err.Error() }
 
 // Unwrap returns the branch's own error.
@@ -132,6 +133,7 @@ func (t *TeeWriter) Failed() []BranchError {
 	return all
 }
 
+// Write hands a copy of p to all branches; see [Tee].
 func (t *TeeWriter) Write(p []byte) (int, error) {
 	if t.ended {
 		return 0, errEnded
