@@ -84,6 +84,7 @@ func TestScriptingDocument(t *testing.T) {
 		{"warning", false, "warning", []string{"list", dir}},
 		{"inspect", true, "", []string{"inspect", "--from", file("stream")}},
 		{"list", true, "", []string{"list", dir}},
+		{"estimate", true, "", []string{"estimate", file("d.img")}},
 		{"info", true, "", []string{"disk", "info", file("d.vmdk")}},
 		{"map", true, "", []string{"disk", "map", file("d.vmdk")}},
 		{"geometry", true, "", []string{"disk", "geometry", file("d.vmdk")}},

@@ -35,6 +35,7 @@ type backupOptions struct {
 	snapshot     snapshotFlags
 	hooks        hooks
 	tracking     trackFlags
+	store        storeFlags
 	auditedBytes int64
 }
 
@@ -47,6 +48,13 @@ compressed in frames that zstd, lz4 and xz decompress.
 
   vmstream backup web01.vmx > web01.tar
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
+
+With --to the stream goes elsewhere, and to several places at once if it is repeated;
+the source is read once. It is there whole or not at all: it appears when everything
+has been stored, and only then does the next increment begin. A target that ends with
+/ gets a name: NAME-ID.tar, and .zst, .lz4 or .xz by the codec.
+
+  vmstream backup --codec zstd --to /backup/ --to-optional /mnt/usb/ web01.vmx
 
 What is in use is refused. --snapshot makes disks stand still: redo puts redo logs over
 those of a VM that is powered off, exec (--exec) has the host's tools make a snapshot
@@ -74,21 +82,32 @@ func newBackup(a *app) *cobra.Command {
 		Use: "backup [flags] [VM|DISK]", Short: "Write a VM or a disk to stdout as a stream",
 		Long: longBackup + "\n\n" + exitCodes,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
-				args = []string{""}
-			}
-			if err := cobra.ExactArgs(1)(c, args); err != nil {
-				return err
-			}
-			return runBackup(c.Context(), a, o, args[0])
+			return backUp(c, a, o, args)
 		},
 	}
+	o.add(c)
+	return c
+}
+
+// backUp takes the one argument there has to be, or none if QEMU knows the VM.
+func backUp(c *cobra.Command, a *app, o *backupOptions, args []string) error {
+	if len(args) == 0 && o.snapshot.qmp.socket != "" { // which may come from the environment
+		args = []string{""}
+	}
+	if err := cobra.ExactArgs(1)(c, args); err != nil {
+		return err
+	}
+	return runBackup(c.Context(), a, o, args[0])
+}
+
+func (o *backupOptions) add(c *cobra.Command) {
 	f := c.Flags()
 	o.codec.add(c)
 	o.resources.add(c)
 	o.snapshot.add(c)
 	o.hooks.add(c)
 	o.tracking.add(c)
+	o.store.add(c)
 	f.Var(&o.extent, "extent-size", "disk that one extent of the stream covers, a multiple of 64K from 1M to 1G (0: 64M, and more for disks above 1 TiB that need it)")
 	f.StringArrayVar(&o.source.Disks, "disk", nil, "back up only the disk with this key, such as scsi0:0; may be repeated")
 	f.StringVar(&o.source.Name, "name", "", "name of the VM in the stream")
@@ -96,14 +115,13 @@ func newBackup(a *app) *cobra.Command {
 	f.StringVar(&o.time, "time", "", "time of the backup, as 2006-01-02T15:04:05Z (now if empty)")
 	f.StringVar(&o.consistency, "consistency", "", "what the stream says of the disks' state: crash, filesystem, application, powered-off")
 	f.StringVar(&o.indexOut, "index-out", "", "write the index to this file too")
-	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file, a stream or an index")
+	f.StringVar(&o.since, "since", "", "write an increment on the backup in this file or target, a stream or an index")
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
 	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "take locks and open files for leftovers, or back up what changes meanwhile")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
 	complete(c, "consistency", consistencies())
-	return c
 }
 
 func consistencies() []string {
@@ -171,7 +189,7 @@ func writesItself(out any, files []string) bool {
 }
 
 // reportBackup tells what was written; snap is nil if it was made of streams.
-func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream.Counters, took time.Duration, auditedBytes int64) {
+func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream.Counters, took time.Duration, auditedBytes int64, places []pipeline.PlaceResult) {
 	var stored int64
 	for _, d := range res.Index.Disks {
 		stored += d.StoredBytes
@@ -182,6 +200,9 @@ func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream
 		"source_bytes": total, "stored_bytes": stored, "tar_bytes": res.TarBytes, "stream_bytes": res.OutBytes,
 		"zero_bytes": n.Zero.Load(), "seconds": took.Seconds(), "warnings": a.console.Warnings(), "consistency": res.Opening.Consistency,
 		"audited_bytes": auditedBytes,
+	}
+	if len(places) > 0 {
+		e["targets"] = targetEvents(places)
 	}
 	if snap != nil {
 		e["snapshot"], e["stall_seconds"], e["snapshot_seconds"] = snap.Provider, snap.Stall.Seconds(), snap.Lifetime().Seconds()

@@ -21,11 +21,20 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 	if err != nil {
 		return err
 	}
-	out, err := a.streamOutput()
-	if err != nil {
+	var out io.Writer // stdout, if something goes there
+	if err := o.store.validate(o.id, o.time); err != nil {
 		return err
 	}
-	if err := o.prepare(a, out, path, so.ID); err != nil {
+	if o.store.usesStdout() {
+		if out, err = a.streamOutput(); err != nil {
+			return err
+		}
+	}
+	defer o.store.close()
+	if err := o.store.open(ctx, a, out); err != nil {
+		return err
+	}
+	if err := o.prepare(ctx, a, out, path, so.ID); err != nil {
 		return err
 	}
 	report, err := o.hooked(ctx, a, func() (func(), error) { return o.stream(ctx, a, out, path, so) })
@@ -37,7 +46,7 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 }
 
 // prepare makes the options of the source. Nothing is begun.
-func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
+func (o *backupOptions) prepare(ctx context.Context, a *app, out io.Writer, path, id string) error {
 	p, err := o.snapshot.provider(a)
 	if err != nil {
 		return err
@@ -52,7 +61,7 @@ func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
 	}
 	n := &o.source.Snapshot
 	if o.since != "" {
-		if o.parent, err = pipeline.OpenParent(o.since); err != nil {
+		if o.parent, err = a.parent(ctx, o.since); err != nil {
 			return cli.Source(err)
 		}
 		n.ParentID = o.parent.ID
@@ -67,7 +76,7 @@ func (o *backupOptions) prepare(a *app, out io.Writer, path, id string) error {
 		if writesItself(out, files) {
 			return cli.Usage(fmt.Errorf("disk %s: stdout is one of its files", key))
 		}
-		return nil
+		return o.store.refuse(key, files)
 	}
 	n.Named = func(name string) { h.name = name }
 	if h.freezes() {
@@ -82,6 +91,9 @@ func (o *backupOptions) hooked(ctx context.Context, a *app, do func() (func(), e
 	h := &o.hooks
 	status := cli.ExitFailed
 	defer func() { // also if do panics
+		if status != cli.ExitDone && status != cli.ExitWarnings {
+			o.undo(ctx, a, status)
+		}
 		if err := h.run(context.WithoutCancel(ctx), a, "post", h.post, status); err != nil {
 			a.console.Warn(err.Error())
 		}
@@ -116,8 +128,14 @@ func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path 
 		}
 	}
 	a.console.Detail("backup %s of %s: %d disks, %d other files", so.ID, src.Name, len(src.Disks), len(src.Files))
+	w, store, err := o.store.begin(ctx, out, src.Name, so.ID, so.Codec.Name)
+	if err != nil {
+		return nil, err
+	}
 	p := a.console.Watch(so.Counters)
-	res, err := pipeline.Backup(ctx, out, src, so)
+	res, err := pipeline.Backup(ctx, w, src, so)
+	// The source must not begin anew before everything is stored.
+	places, err := a.storeEnd(ctx, store, res, err)
 	took := p.Stop()
 	if err != nil {
 		return nil, err
@@ -128,7 +146,7 @@ func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path 
 		}
 	}
 	release(true)
-	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took, o.auditedBytes) }, nil
+	return func() { reportBackup(a, res, src.Snapshot, so.Counters, took, o.auditedBytes, places) }, nil
 }
 
 // increment makes the backup one on an earlier one, if what tells the changes

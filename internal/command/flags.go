@@ -3,6 +3,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -99,8 +100,8 @@ func (a *app) streamInput(from string) (io.Reader, func() error, error) {
 	return a.In, func() error { return nil }, nil
 }
 
-// streamInputs is stdin, or the files that --from names.
-func (a *app) streamInputs(from []string) ([]io.Reader, func(), error) {
+// streamInputs is stdin, or the files and targets that --from names.
+func (a *app) streamInputs(ctx context.Context, from []string) ([]io.Reader, func(), error) {
 	if len(from) == 0 {
 		from = []string{""}
 	}
@@ -119,7 +120,7 @@ func (a *app) streamInputs(from []string) ([]io.Reader, func(), error) {
 				return nil, nil, cli.Usage(errors.New("stdin can be only one of the streams"))
 			}
 		}
-		in, closeInput, err := a.streamInput(name)
+		in, closeInput, err := a.input(ctx, name)
 		if err != nil {
 			closeAll()
 			return nil, nil, err

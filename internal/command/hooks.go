@@ -17,8 +17,8 @@ import (
 
 // hooks are commands of the operator that run around a backup.
 type hooks struct {
-	pre, preFreeze, postThaw, post string
-	timeout                        time.Duration
+	pre, preFreeze, postThaw, post, onFailure string
+	timeout                                   time.Duration
 
 	// What the hooks are told, as far as it is known.
 	id, name, path, provider, consistency string
@@ -56,7 +56,7 @@ func (h *hooks) run(ctx context.Context, a *app, kind, script string, status int
 	c := &process.Command{
 		Argv: []string{"/bin/sh", "-c", script}, Timeout: h.timeout, Env: h.environment(kind, status),
 		// A hook that makes a backup itself must not run hooks again.
-		Unset: []string{"VMSTREAM_PRE", "VMSTREAM_PRE_FREEZE", "VMSTREAM_POST_THAW", "VMSTREAM_POST"},
+		Unset: []string{"VMSTREAM_PRE", "VMSTREAM_PRE_FREEZE", "VMSTREAM_POST_THAW", "VMSTREAM_POST", "VMSTREAM_ON_FAILURE"},
 		Line: func(s string) {
 			a.console.Say("hook", cli.Event{"hook": kind, "message": s}, "%s: %s", kind, s)
 		},
@@ -76,7 +76,7 @@ func (h *hooks) environment(kind string, status int) []string {
 		"VMSTREAM_HOOK=" + kind, "VMSTREAM_HOOK_ID=" + h.id, "VMSTREAM_HOOK_VM=" + h.name, "VMSTREAM_HOOK_PATH=" + h.path,
 		"VMSTREAM_HOOK_PROVIDER=" + h.provider, "VMSTREAM_HOOK_CONSISTENCY=" + h.consistency,
 	}
-	if kind == "post" {
+	if kind == "post" || kind == "on-failure" {
 		env = append(env, "VMSTREAM_HOOK_STATUS="+strconv.Itoa(status))
 	}
 	return env

@@ -53,8 +53,8 @@ func newInspect(a *app) *cobra.Command {
 		Long: longInspect + "\n\n" + exitCodes, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runInspect(c, a, &r, from, quick) },
 	}
-	c.Flags().StringVar(&from, "from", "", "read the stream from this file instead of stdin")
-	c.Flags().BoolVar(&quick, "quick", false, "read only the opening and the end record; the stream has to be a file")
+	c.Flags().StringVar(&from, "from", "", "read the stream from this file or target instead of stdin")
+	c.Flags().BoolVar(&quick, "quick", false, "read only the opening and the end record; the stream has to be a file or in a sink that reads ranges")
 	r.add(c)
 	return c
 }
@@ -63,7 +63,7 @@ func runInspect(c *cobra.Command, a *app, r *resources, from string, quick bool)
 	if err := r.validate(); err != nil {
 		return err
 	}
-	in, closeInput, err := a.streamInput(from)
+	in, closeInput, err := a.input(c.Context(), from)
 	if err != nil {
 		return err
 	}
@@ -87,6 +87,9 @@ func runInspect(c *cobra.Command, a *app, r *resources, from string, quick bool)
 
 // findIndex reads the two ends of a stream in a file.
 func findIndex(in io.Reader) (*stream.Result, error) {
+	if s, ok := in.(*pipeline.StoredInput); ok {
+		return s.FindIndex()
+	}
 	f, ok := in.(*os.File)
 	if !ok {
 		return nil, cli.Usage(errors.New("--quick takes a file, not a pipe"))

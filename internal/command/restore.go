@@ -56,7 +56,7 @@ func newRestore(a *app) *cobra.Command {
 	f.BoolVar(&o.pipeline.AssumeZeroed, "assume-zeroed", false, "the block device reads as zeros already: write data only")
 	f.BoolVar(&o.pipeline.Force, "force", false, "replace existing files")
 	f.BoolVar(&o.pipeline.IgnoreSpace, "ignore-space", false, "begin even if there may be too little free space")
-	f.StringArrayVar(&o.from, "from", nil, "read the stream from this file instead of stdin; repeated for a full backup and its increments, in order")
+	f.StringArrayVar(&o.from, "from", nil, "read the stream from this file or target instead of stdin; repeated for a full backup and its increments, in order")
 	o.resources.add(c)
 	complete(c, "format", restoreFormats())
 	return c
@@ -97,7 +97,7 @@ func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
 		}
 		p.Stdout = out
 	}
-	ins, closeInputs, err := a.streamInputs(o.from)
+	ins, closeInputs, err := a.streamInputs(c.Context(), o.from)
 	if err != nil {
 		return err
 	}

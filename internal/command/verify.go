@@ -26,7 +26,7 @@ func newVerify(a *app) *cobra.Command {
 		Long: longVerify + "\n\n" + exitCodes, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runVerify(c, a, &r, from) },
 	}
-	c.Flags().StringVar(&from, "from", "", "read the stream from this file instead of stdin")
+	c.Flags().StringVar(&from, "from", "", "read the stream from this file or target instead of stdin")
 	r.add(c)
 	return c
 }
@@ -35,7 +35,7 @@ func runVerify(c *cobra.Command, a *app, r *resources, from string) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
-	in, closeInput, err := a.streamInput(from)
+	in, closeInput, err := a.input(c.Context(), from)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func Backup(ctx context.Context, w io.Writer, src *Source, o stream.Options) (*s
 		o.Consistency = src.Consistency
 	}
 	o.Confirm = src.Snapshot.Check
-	return stream.Write(ctx, newCancelWriter(ctx, w), src.Disks, src.Files, o)
+	return stream.Write(ctx, output(ctx, w), src.Disks, src.Files, o)
 }
 
 // cancelWriter returns from a write that hangs once the context is done: who
@@ -35,6 +35,15 @@ type cancelWriter struct {
 // one write several times slower than in pieces (Linux 6.18, ext4); a pipe is a
 // little slower with pieces.
 const writePiece = 1 << 20
+
+// output makes an output that a cancelled context interrupts. The sinks of a storage
+// heed the context themselves, and are not to be left behind in a write.
+func output(ctx context.Context, w io.Writer) io.Writer {
+	if s, ok := w.(*Storage); ok {
+		return s
+	}
+	return newCancelWriter(ctx, w)
+}
 
 func newCancelWriter(ctx context.Context, w io.Writer) *cancelWriter {
 	c := &cancelWriter{ctx: ctx, w: w}
@@ -139,7 +148,7 @@ func inputs(ctx context.Context, ins []io.Reader) []io.Reader {
 // Merge is stream.Merge for streams and an output that a cancelled context
 // interrupts.
 func Merge(ctx context.Context, w io.Writer, ins []io.Reader, o stream.Options) (*stream.Result, error) {
-	return stream.Merge(ctx, newCancelWriter(ctx, w), inputs(ctx, ins), o)
+	return stream.Merge(ctx, output(ctx, w), inputs(ctx, ins), o)
 }
 
 // regularFile returns r, a reader or writer, if it is a regular file, and where

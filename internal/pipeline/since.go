@@ -28,27 +28,32 @@ func OpenParent(path string) (*stream.Index, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parentIn(f, st.Size(), path)
+}
+
+// parentIn reads a stream or an index of size bytes; name is for errors.
+func parentIn(r io.ReaderAt, size int64, name string) (*stream.Index, error) {
 	var first [1]byte
-	if err := disk.ReadFull(f, first[:], 0); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if err := disk.ReadFull(r, first[:], 0); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if first[0] != '{' {
-		res, err := stream.FindIndex(f, st.Size())
+		res, err := stream.FindIndex(r, size)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		return res.Index, nil
 	}
-	if st.Size() > maxIndexFile {
-		return nil, fmt.Errorf("%s: %d bytes are too long for an index: %w", path, st.Size(), disk.ErrUnsupported)
+	if size > maxIndexFile {
+		return nil, fmt.Errorf("%s: %d bytes are too long for an index: %w", name, size, disk.ErrUnsupported)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxIndexFile))
+	b, err := io.ReadAll(io.NewSectionReader(r, 0, size))
 	if err != nil {
 		return nil, err
 	}
 	ix, err := stream.ParseIndex(b, -1)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return ix, nil
 }
