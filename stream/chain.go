@@ -206,7 +206,7 @@ func (c *chain) check() error {
 	for i, l := range c.layers {
 		o := l.opening
 		switch {
-		case o.Depth != i:
+		case !c.inPlace(i):
 			return fmt.Errorf("stream %d is backup %s, level %d of its chain: %w; the full backup comes first, then the increments in order", i+1, o.ID, o.Depth, disk.ErrMismatch)
 		case i > 0 && o.ParentID != c.layers[i-1].opening.ID:
 			return fmt.Errorf("stream %d is an increment on backup %s, the stream before it is %s: %w", i+1, o.ParentID, c.layers[i-1].opening.ID, disk.ErrMismatch)
@@ -221,6 +221,20 @@ func (c *chain) check() error {
 		}
 	}
 	return nil
+}
+
+// inPlace reports if the level of stream i fits its place. The full backup comes
+// first; it may stand for a chain of any length, as that of a merge does, so the
+// level of the increment on it says nothing.
+func (c *chain) inPlace(i int) bool {
+	depth := c.layers[i].opening.Depth
+	switch i {
+	case 0:
+		return depth == 0
+	case 1:
+		return depth > 0
+	}
+	return depth == c.layers[i-1].opening.Depth+1
 }
 
 // checkDisk follows a disk down to where it is stored whole.

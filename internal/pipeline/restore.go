@@ -48,6 +48,14 @@ type Restored struct {
 	Result  *stream.Result // of the last stream
 	Streams int            // how many were put together
 	Paths   []string       // files with their final names, sorted by disk
+	Disks   []RestoredDisk // in Dir
+}
+
+// RestoredDisk is a disk in the directory of a restored VM.
+type RestoredDisk struct {
+	Key  string `json:"key"`
+	Path string `json:"path"` // of its descriptor or single file
+	Raw  bool   `json:"raw"`
 }
 
 // Restore reads a stream from r and puts what it holds in place. Files get
@@ -98,7 +106,22 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", stream.ErrTarget, err)
 	}
-	return &Restored{Result: res, Paths: paths, Streams: streams}, nil
+	return &Restored{Result: res, Paths: paths, Streams: streams, Disks: s.restoredDisks()}, nil
+}
+
+// restoredDisks returns the disks in the final directory.
+func (s *restore) restoredDisks() []RestoredDisk {
+	if s.opt.To != "" {
+		return nil
+	}
+	var all []RestoredDisk
+	for _, d := range s.disks {
+		if d != nil {
+			raw := s.spec(d).Format == vmdk.FormatRaw
+			all = append(all, RestoredDisk{Key: d.rec.Key, Path: filepath.Join(s.stage.final, d.name), Raw: raw})
+		}
+	}
+	return all
 }
 
 // restore is the sink of a restore.
