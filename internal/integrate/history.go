@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,30 @@ func ParseLevel(s string) Level {
 		return Incremental
 	}
 	return Full
+}
+
+var (
+	jobTime   = `[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}\.[0-9]{2}\.[0-9]{2}`
+	jobName   = regexp.MustCompile(`\.(` + jobTime + `)_[0-9]+$`)
+	sinceTime = regexp.MustCompile(`^` + jobTime + `$`)
+)
+
+// JobTime returns the time in the unique name of a job, NAME.2006-01-02_15.04.05_01,
+// or "" if it has none.
+func JobTime(name string) string {
+	if m := jobName.FindStringSubmatch(name); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// SinceTime returns s if it is a time as JobTime returns it, and otherwise "":
+// other software has other forms, which cannot be compared.
+func SinceTime(s string) string {
+	if !sinceTime.MatchString(s) {
+		return ""
+	}
+	return s
 }
 
 // Job is a run of a backup job.

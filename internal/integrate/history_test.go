@@ -139,3 +139,19 @@ func TestParseLevel(t *testing.T) {
 		}
 	}
 }
+
+func TestJobTime(t *testing.T) {
+	for name, want := range map[string]string{
+		"web01.2026-11-26_10.36.47_04": "2026-11-26_10.36.47", "a.b.2026-11-26_10.36.47_123": "2026-11-26_10.36.47",
+		"": "", "web01": "", "2026-11-26_10.36.47": "", "web01.2026-11-26_10.36.47": "", "web01.2026-11-26_10:36:47_04": "",
+	} {
+		if got := JobTime(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+	for s, want := range map[string]string{"2026-11-26_10.36.47": "2026-11-26_10.36.47", "*none*": "", "": "", "1795689402": ""} {
+		if got := SinceTime(s); got != want {
+			t.Errorf("since %q: %q, want %q", s, got, want)
+		}
+	}
+}

@@ -37,6 +37,9 @@ func RestoreNext(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored,
 	}
 	n := note{dir: o.Dir, name: opening.VMName()}
 	ins := []io.Reader{in}
+	if o.ForceFor != nil && o.ForceFor(opening, filepath.Join(o.Dir, n.name)) {
+		o.Force = true
+	}
 	if opening.Depth > 0 {
 		if err := n.load(opening); err != nil {
 			return nil, err

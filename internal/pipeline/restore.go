@@ -31,7 +31,10 @@ type RestoreOptions struct {
 	Disks       []string    // keys of the disks to restore; all if empty
 	Force       bool        // replace existing files
 	IgnoreSpace bool        // do not ask for free space first
-	Name        string      // new name of the VM and its directory; the old one if empty
+	// ForceFor decides for RestoreNext if what is in the directory, the VM's, is
+	// replaced by a full backup. It may be nil.
+	ForceFor func(o *stream.Opening, dir string) bool
+	Name     string // new name of the VM and its directory; the old one if empty
 
 	// To takes one disk to a file, a block device, or Stdout for "-". Dir is
 	// not used then.
