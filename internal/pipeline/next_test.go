@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
+	"github.com/vmstream/vmstream/stream/codec"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
@@ -78,16 +80,30 @@ func contentOf(t *testing.T, done *Restored) []byte {
 	return b
 }
 
+// trickle gives what a slow pipe would: little at a time, so that who reads ahead
+// waits for it while others go on.
+type trickle struct {
+	r     io.Reader
+	reads int
+}
+
+func (r *trickle) Read(p []byte) (int, error) {
+	if r.reads++; r.reads < 40 {
+		time.Sleep(time.Millisecond)
+	}
+	return r.r.Read(p[:min(len(p), 500)])
+}
+
 // Streams that come one at a time make the disk of each point in time, in any
 // format, and leave no files of the point before.
 func TestRestoreNext(t *testing.T) {
 	points := threePoints()
-	for _, codec := range []string{"none", "zstd"} {
-		chain := chainOf(t, codec, points)
+	for _, name := range codec.Names() {
+		chain := chainOf(t, name, points)
 		for _, f := range append(vmdk.Formats(), FormatSame) {
 			dir := t.TempDir()
 			for i := range chain {
-				done, err := RestoreNext(t.Context(), bytes.NewReader(chain[i]), RestoreOptions{Dir: dir, Format: f})
+				done, err := RestoreNext(t.Context(), &trickle{r: bytes.NewReader(chain[i])}, RestoreOptions{Dir: dir, Format: f})
 				if err != nil {
 					t.Fatalf("%s, stream %d: %v", f, i, err)
 				}
