@@ -83,6 +83,9 @@ func runBaculaBackup(ctx context.Context, a *app, h *integrate.History, j integr
 	}
 	code := b.run(ctx, a)
 	if code != cli.ExitDone && code != cli.ExitWarnings {
+		if err := h.Drop(j.ID); err != nil { // no script follows a job that was cancelled
+			a.console.Say("detail", cli.Event{"message": err.Error()}, "vmstream: %v", err)
+		}
 		return told(code)
 	}
 	if j.Whole = true; b.isFull {
