@@ -110,7 +110,7 @@ func TestBaculaFailures(t *testing.T) {
 			t.Errorf("nothing says why:\n%s", j.log)
 		}
 		good(t, program(t), "snapshot", "reap", "--state-dir", l.path("state"))
-		l.machine.standsAlone(t, l.path("state"))
+		l.machine.standsAlone(t, program(t), "snapshot", "list", "--json", "--state-dir", l.path("state"))
 		l.forgotten(t, id)
 	})
 
@@ -121,7 +121,7 @@ func TestBaculaFailures(t *testing.T) {
 		l.console(fmt.Sprintf("cancel jobid=%d yes\n", id))
 		l.mustEnd(l.wait(id), "A", "cancelled")
 		eventually(t, "vmstream ends", func() bool { return len(l.readers(id)) == 0 })
-		l.machine.standsAlone(t, l.path("state"))
+		l.machine.standsAlone(t, program(t), "snapshot", "list", "--json", "--state-dir", l.path("state"))
 		l.forgotten(t, id)
 	})
 
@@ -131,7 +131,7 @@ func TestBaculaFailures(t *testing.T) {
 		j := l.backup("Incremental")
 		l.mustEnd(j, "E", "damaged source")
 		l.forgotten(t, j.id)
-		l.machine.standsAlone(t, l.path("state"))
+		l.machine.standsAlone(t, program(t), "snapshot", "list", "--json", "--state-dir", l.path("state"))
 		must(t, os.Truncate(l.machine.disk, machineBytes))
 		b, err := os.ReadFile(l.machine.raw)
 		must(t, err)

@@ -234,10 +234,11 @@ func (m *machine) keep(t *testing.T, name string) string {
 	return path
 }
 
-// standsAlone fails if a snapshot is left: of the VM's disk, or in the journal.
-func (m *machine) standsAlone(t *testing.T, stateDir string) {
+// standsAlone fails if a snapshot is left: of the VM's disk, or in the journal,
+// which the command lists.
+func (m *machine) standsAlone(t *testing.T, list ...string) {
 	t.Helper()
-	if out := good(t, program(t), "snapshot", "list", "--json", "--state-dir", stateDir); strings.TrimSpace(out) != "" {
+	if out := good(t, list...); strings.TrimSpace(out) != "" {
 		t.Errorf("the journal has %s", out)
 	}
 	entries, err := os.ReadDir(m.dir)
