@@ -301,7 +301,7 @@ func (m *amanda) restore(ctx context.Context) error {
 		format = vmdk.Format(m.call.Format)
 	}
 	quiet := &app{Streams: m.Streams, console: cli.NewConsole(m.Out)}
-	err = runNextRestore(ctx, quiet, pipeline.RestoreOptions{Dir: dir, Format: format})
+	err = runNextRestore(ctx, quiet, pipeline.RestoreOptions{Dir: dir, Format: format, Follows: m.call.Level > 0})
 	if errors.Is(err, cli.ErrWarnings) {
 		return nil // they are among what Amanda shows
 	}

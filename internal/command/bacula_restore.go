@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/integrate"
 	"github.com/vmstream/vmstream/internal/pipeline"
 	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vmdk"
@@ -37,7 +38,7 @@ var replaceWords = map[string]string{
 }
 
 func newBaculaRestore(a *app) *cobra.Command {
-	var where, dir, replace, format string
+	var where, dir, replace, format, level string
 	c := &cobra.Command{
 		Use: "bacula-restore [flags]", Short: "Restore a stream that Bacula or Bareos hands out", Hidden: true,
 		Long: `Bacula-restore is the writer of a bpipe plugin. It reads a stream from stdin to its end
@@ -59,6 +60,7 @@ and restores it; an increment over what the call before it has restored.` + "\n\
 			}
 			return runNextRestore(c.Context(), a, pipeline.RestoreOptions{
 				Dir: where, Format: vmdk.Format(format), Force: rule == replaceAlways, ForceFor: forceFor(rule),
+				Follows: integrate.ParseLevel(level) != integrate.Full,
 			})
 		},
 	}
@@ -66,6 +68,7 @@ and restores it; an increment over what the call before it has restored.` + "\n\
 	f.StringVar(&where, "where", "", "where the job restores to")
 	f.StringVarP(&dir, "directory", "C", "", "where to restore to if the job restores to where things were")
 	f.StringVar(&replace, "replace", "", "what to do with a VM that is there: a always, w if the backup is newer, o if it is older, n never")
+	f.StringVar(&level, "job-level", "", "level of the job that has written the stream")
 	f.StringVar(&format, "format", string(pipeline.FormatSame), "make disks into: same, raw, flat, vmfs, sparse, split, stream")
 	return c
 }

@@ -97,7 +97,7 @@ func TestBaculaFailures(t *testing.T) {
 	l := newBaculaLab(t, true, "--track", "--extent-size", "1M", "--snapshot", "redo") // slow enough to be caught in the middle
 	full := l.backup("Full")
 	l.mustEnd(full, "T", "full backup")
-	l.machine.write(t, 2, 16<<20, 24<<20)
+	l.machine.write(t, 2, 16<<20, 8<<20)
 
 	t.Run("killed", func(t *testing.T) {
 		l.t = t

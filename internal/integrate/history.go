@@ -193,7 +193,7 @@ func (h *History) Parent(level Level, since string) (*Job, error) {
 	for _, j := range slices.Backward(all) {
 		switch {
 		case !j.Stored || level == Differential && j.Level != Full:
-		case since != "" && j.Scheduled > since:
+		case since != "" && (j.Scheduled == "" || j.Scheduled > since):
 		default:
 			if _, err := os.Stat(h.IndexPath(j.ID)); err == nil {
 				return &j, nil

@@ -35,11 +35,8 @@ func RestoreNext(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored,
 	if err != nil {
 		return nil, err
 	}
-	n := note{dir: o.Dir, name: opening.VMName()}
+	n := &note{dir: o.Dir, name: opening.VMName()}
 	ins := []io.Reader{in}
-	if o.ForceFor != nil && o.ForceFor(opening, filepath.Join(o.Dir, n.name)) {
-		o.Force = true
-	}
 	if opening.Depth > 0 {
 		if err := n.load(opening); err != nil {
 			return nil, err
@@ -47,6 +44,8 @@ func RestoreNext(ctx context.Context, r io.Reader, o RestoreOptions) (*Restored,
 		base, stop := n.stream(ctx, o.Read)
 		defer stop()
 		ins, o.Force = []io.Reader{base, in}, true
+	} else if !o.Force {
+		o.Force = n.replaceable(opening, &o)
 	}
 	done, err := RestoreChain(ctx, ins, o)
 	if err != nil {
@@ -78,9 +77,28 @@ type notedFile struct {
 
 func (n *note) path() string { return filepath.Join(n.dir, ".vmstream-restored-"+n.name+".json") }
 
+// replaceable reports if a full backup replaces what is there.
+func (n *note) replaceable(opening *stream.Opening, o *RestoreOptions) bool {
+	if o.ForceFor != nil && o.ForceFor(opening, filepath.Join(n.dir, n.name)) {
+		return true
+	}
+	return o.Follows && n.read(opening) == nil && n.unchanged(opening) == nil
+}
+
 // load reads the note and makes sure that it is of the parent of o, and that what it is
 // about is there still.
 func (n *note) load(o *stream.Opening) error {
+	if err := n.read(o); err != nil {
+		return err
+	}
+	if n.Opening.ID != o.ParentID {
+		return fmt.Errorf("backup %s is an increment on %s, what is in %s is %s: %w", o.ID, o.ParentID, n.dir, n.Opening.ID, disk.ErrMismatch)
+	}
+	return n.unchanged(o)
+}
+
+// read reads the note.
+func (n *note) read(o *stream.Opening) error {
 	f, err := disk.OpenRegular(n.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("backup %s is an increment on %s, which has not been restored to %s before it: %w", o.ID, o.ParentID, n.dir, disk.ErrMismatch)
@@ -95,12 +113,11 @@ func (n *note) load(o *stream.Opening) error {
 	if n.Format != noteFormat || n.Opening == nil {
 		return fmt.Errorf("%s: not what a restore has written: %w", n.path(), disk.ErrUnsupported)
 	}
-	if n.Opening.ID != o.ParentID {
-		return fmt.Errorf("backup %s is an increment on %s, what is in %s is %s: %w", o.ID, o.ParentID, n.dir, n.Opening.ID, disk.ErrMismatch)
-	}
-	if err := n.inside(); err != nil {
-		return err
-	}
+	return n.inside()
+}
+
+// unchanged makes sure that the files are as they were restored.
+func (n *note) unchanged(o *stream.Opening) error {
 	for _, was := range n.Files {
 		if now, err := lookAt(was.Path); err != nil || now != was {
 			return fmt.Errorf("%s has changed since backup %s was restored to it, so backup %s cannot be put over it: %w", was.Path, n.Opening.ID, o.ID, disk.ErrMismatch)

@@ -186,6 +186,31 @@ func TestRestoreNextRefused(t *testing.T) {
 	}
 }
 
+// A full backup where an increment was expected takes the place of what was
+// restored before it, unless somebody has changed that.
+func TestRestoreNextFollows(t *testing.T) {
+	points := threePoints()
+	first := chainOf(t, "none", points[:1])[0]
+	second := chainOf(t, "none", points[1:2])[0]
+	dir := t.TempDir()
+	o := RestoreOptions{Dir: dir, Follows: true}
+	for i, b := range [][]byte{first, second} {
+		done, err := RestoreNext(t.Context(), bytes.NewReader(b), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(contentOf(t, done), points[i]) {
+			t.Fatalf("the disk is not that of stream %d", i)
+		}
+	}
+	if err := os.Chtimes(filepath.Join(dir, "d", "d.raw"), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := RestoreNext(t.Context(), bytes.NewReader(first), o); !errors.Is(err, os.ErrExist) {
+		t.Errorf("what was changed is replaced: %v", err)
+	}
+}
+
 // snapshotOf returns names and contents of all files in dir.
 func snapshotOf(t *testing.T, dir string) string {
 	t.Helper()

@@ -34,7 +34,11 @@ type RestoreOptions struct {
 	// ForceFor decides for RestoreNext if what is in the directory, the VM's, is
 	// replaced by a full backup. It may be nil.
 	ForceFor func(o *stream.Opening, dir string) bool
-	Name     string // new name of the VM and its directory; the old one if empty
+	// Follows says to RestoreNext that a call before has restored what the stream
+	// was to be an increment on. If it is a full backup all the same, that is
+	// replaced, unless it has been changed.
+	Follows bool
+	Name    string // new name of the VM and its directory; the old one if empty
 
 	// To takes one disk to a file, a block device, or Stdout for "-". Dir is
 	// not used then.
