@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -136,6 +137,21 @@ func TestBaculaFailures(t *testing.T) {
 		b, err := os.ReadFile(l.machine.raw)
 		must(t, err)
 		must(t, os.WriteFile(l.machine.disk, b, 0o644))
+	})
+
+	t.Run("with warnings", func(t *testing.T) {
+		l.t = t
+		reader := l.path("conf/web01-reader")
+		b, err := os.ReadFile(reader)
+		must(t, err)
+		must(t, os.WriteFile(reader, bytes.Replace(b, []byte("-- --track"), []byte("-- --post false --track"), 1), 0o755))
+		j := l.backup("Full") // is whole, so it counts
+		must(t, os.WriteFile(reader, b, 0o755))
+		l.mustEnd(j, "T", "full backup with warnings")
+		if j.errors == 0 || !strings.Contains(j.log, fmt.Sprintf("job %d is stored", j.id)) {
+			t.Errorf("%d errors\n%s", j.errors, j.log)
+		}
+		full = j
 	})
 
 	t.Run("and then", func(t *testing.T) {
