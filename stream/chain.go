@@ -209,7 +209,7 @@ func (c *chain) check() error {
 		case !c.inPlace(i):
 			return fmt.Errorf("stream %d is backup %s, level %d of its chain: %w; the full backup comes first, then the increments in order", i+1, o.ID, o.Depth, disk.ErrMismatch)
 		case i > 0 && o.ParentID != c.layers[i-1].opening.ID:
-			return fmt.Errorf("stream %d is an increment on backup %s, the stream before it is %s: %w", i+1, o.ParentID, c.layers[i-1].opening.ID, disk.ErrMismatch)
+			return fmt.Errorf("stream %d is an increment of level %d on backup %s, the stream before it is %s: %w", i+1, o.Depth, o.ParentID, c.layers[i-1].opening.ID, disk.ErrMismatch)
 		}
 		l.wanted = make([]bool, len(o.Disks))
 	}
@@ -223,18 +223,14 @@ func (c *chain) check() error {
 	return nil
 }
 
-// inPlace reports if the level of stream i fits its place. The full backup comes
-// first; it may stand for a chain of any length, as that of a merge does, so the
-// level of the increment on it says nothing.
+// inPlace reports if the level of stream i fits its place: the full backup comes
+// first.
 func (c *chain) inPlace(i int) bool {
-	depth := c.layers[i].opening.Depth
-	switch i {
-	case 0:
-		return depth == 0
-	case 1:
-		return depth > 0
+	o := c.layers[i].opening
+	if i == 0 {
+		return o.Depth == 0
 	}
-	return depth == c.layers[i-1].opening.Depth+1
+	return o.above(c.layers[i-1].opening)
 }
 
 // checkDisk follows a disk down to where it is stored whole.

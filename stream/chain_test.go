@@ -215,6 +215,9 @@ func TestChainOnMerged(t *testing.T) {
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Error("merging two and then the third makes another stream than merging three")
 	}
+	if _, err := ReadSeries(t.Context(), io.MultiReader(bytes.NewReader(full), bytes.NewReader(h.streams[2])), nil, ReadOptions{}); err != nil {
+		t.Errorf("one behind the other: %v", err)
+	}
 	_, err := ReadChain(t.Context(), []io.Reader{bytes.NewReader(full), bytes.NewReader(h.streams[1])}, &memSink{ordered: true}, ReadOptions{})
 	if !errors.Is(err, disk.ErrMismatch) {
 		t.Errorf("an increment on what was merged away: %v", err)
