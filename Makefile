@@ -23,10 +23,10 @@ staticcheck := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build install demo test lint race check bench matrix fuzz soak tools clean
+.PHONY: help build install demo e2e e2e-all test lint race check bench matrix fuzz soak tools clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings: PREFIX, DESTDIR, CLASSIC=1 for vmsnap, vmres and addredo (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
 
 build: ## bin/vmstream, a static program
@@ -37,6 +37,12 @@ install: build ## install program, man pages and completions under PREFIX
 
 demo: build ## back a small VM up, restore it with stock tools and with vmstream, compare
 	VMSTREAM=$(BIN)/vmstream scripts/demo.sh
+
+e2e: build ## full cycles under real backup software, which is installed if it is missing
+	GO='$(GO)' VMSTREAM_E2E_PROGRAM='$(CURDIR)/$(BIN)/vmstream' scripts/e2e.sh 1 $(ARGS)
+
+e2e-all: build ## the same, with what takes long
+	GO='$(GO)' VMSTREAM_E2E_PROGRAM='$(CURDIR)/$(BIN)/vmstream' scripts/e2e.sh all $(ARGS)
 
 test: ## the test suite
 	$(GO) test -timeout 30m $(ARGS) ./...

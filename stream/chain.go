@@ -206,10 +206,10 @@ func (c *chain) check() error {
 	for i, l := range c.layers {
 		o := l.opening
 		switch {
-		case o.Depth != i:
+		case !c.inPlace(i):
 			return fmt.Errorf("stream %d is backup %s, level %d of its chain: %w; the full backup comes first, then the increments in order", i+1, o.ID, o.Depth, disk.ErrMismatch)
 		case i > 0 && o.ParentID != c.layers[i-1].opening.ID:
-			return fmt.Errorf("stream %d is an increment on backup %s, the stream before it is %s: %w", i+1, o.ParentID, c.layers[i-1].opening.ID, disk.ErrMismatch)
+			return fmt.Errorf("stream %d is an increment of level %d on backup %s, the stream before it is %s: %w", i+1, o.Depth, o.ParentID, c.layers[i-1].opening.ID, disk.ErrMismatch)
 		}
 		l.wanted = make([]bool, len(o.Disks))
 	}
@@ -221,6 +221,16 @@ func (c *chain) check() error {
 		}
 	}
 	return nil
+}
+
+// inPlace reports if the level of stream i fits its place: the full backup comes
+// first.
+func (c *chain) inPlace(i int) bool {
+	o := c.layers[i].opening
+	if i == 0 {
+		return o.Depth == 0
+	}
+	return o.above(c.layers[i-1].opening)
 }
 
 // checkDisk follows a disk down to where it is stored whole.

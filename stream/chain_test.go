@@ -196,6 +196,34 @@ func TestChainRefused(t *testing.T) {
 	}
 }
 
+// What a merge has made stands for the streams that it was made of: the increment
+// on the last of them fits it, one on another does not.
+func TestChainOnMerged(t *testing.T) {
+	h := makeHistory(t, 4, 2<<20, 3, 4096, codec.None)
+	var merged bytes.Buffer
+	if _, err := Merge(t.Context(), &merged, h.readers(2), Options{Tool: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	full := merged.Bytes()
+	var first, second bytes.Buffer
+	if _, err := Merge(t.Context(), &first, h.readers(3), Options{Tool: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Merge(t.Context(), &second, []io.Reader{bytes.NewReader(full), bytes.NewReader(h.streams[2])}, Options{Tool: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Error("merging two and then the third makes another stream than merging three")
+	}
+	if _, err := ReadSeries(t.Context(), io.MultiReader(bytes.NewReader(full), bytes.NewReader(h.streams[2])), nil, ReadOptions{}); err != nil {
+		t.Errorf("one behind the other: %v", err)
+	}
+	_, err := ReadChain(t.Context(), []io.Reader{bytes.NewReader(full), bytes.NewReader(h.streams[1])}, &memSink{ordered: true}, ReadOptions{})
+	if !errors.Is(err, disk.ErrMismatch) {
+		t.Errorf("an increment on what was merged away: %v", err)
+	}
+}
+
 // A damaged stream of a chain is found wherever it is, and no merge of it has
 // an end record.
 func TestChainDamage(t *testing.T) {

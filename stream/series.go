@@ -81,10 +81,20 @@ func (d *streamReader) behind(err error) error {
 	return fmt.Errorf("backup %s, which follows %s: %w", d.opening.ID, d.before.ID, err)
 }
 
+// above reports if the level of o can be that of an increment on another backup. A
+// full one may stand for a chain of any length, as that of a merge does, so the
+// level of an increment on it says nothing.
+func (o *Opening) above(below *Opening) bool {
+	if below.Depth == 0 {
+		return o.Depth > 0
+	}
+	return o.Depth == below.Depth+1
+}
+
 // Follows makes sure that o is an increment on the backup before it: the level,
 // the id, and of each disk that is one on its parent capacity and content id.
 func (o *Opening) Follows(before *Opening) error {
-	if o.Depth != before.Depth+1 || o.ParentID != before.ID {
+	if !o.above(before) || o.ParentID != before.ID {
 		what := "a full backup"
 		if o.Depth > 0 {
 			what = fmt.Sprintf("an increment of level %d on %s", o.Depth, o.ParentID)

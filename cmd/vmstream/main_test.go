@@ -24,10 +24,10 @@ import (
 )
 
 // TestMain makes this binary the vmstream that scripts and tests find in PATH,
-// also by the names of the classic tools.
+// also by the names of the classic tools and of Amanda's application.
 func TestMain(m *testing.M) {
 	commands := map[string]func(){}
-	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl"} {
+	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl", "amvmstream"} {
 		commands[name] = main
 	}
 	testscript.Main(m, commands)

@@ -90,6 +90,7 @@ func TestScriptingDocument(t *testing.T) {
 		{"geometry", true, "", []string{"disk", "geometry", file("d.vmdk")}},
 		{"vmsnap", false, "summary", []string{"vmsnap", "--state-dir", file("state"), "-c", esx2Machine(t, 1<<20), "-d", file("backup")}},
 		{"vmres", false, "summary", []string{"vmres", "-C", file("restored"), file("backup/web01")}},
+		{"integrate", true, "", []string{"integrate", "amanda", "--dir", file("amanda"), file("d.img")}},
 		{"version", true, "", []string{"version"}},
 	} {
 		t.Run(c.table, func(t *testing.T) {

@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/internal/wholefile"
 	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vm/snapshot"
 	"github.com/vmstream/vmstream/vmdk"
@@ -212,26 +211,4 @@ func reportBackup(a *app, res *stream.Result, snap *snapshot.Snapshot, n *stream
 }
 
 // writeFile writes a small file whole or not at all.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".vmstream-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // not finished
-	}
-	return err
-}
+func writeFile(path string, b []byte) error { return wholefile.Write(path, b, 0o644) }

@@ -20,13 +20,14 @@ import (
 var classicNames = []string{"vmsnap", "vmres", "addredo"}
 
 // Args returns the arguments of a run. If the program was called by the name of
-// a classic tool, with or without .pl behind, that is the command.
+// a classic tool, with or without .pl behind, or of the Application of Amanda,
+// that is the command.
 func Args(argv []string) []string {
 	if len(argv) == 0 {
 		return nil
 	}
 	name := strings.TrimSuffix(filepath.Base(argv[0]), ".pl")
-	if slices.Contains(classicNames, name) {
+	if slices.Contains(classicNames, name) || name == amvmstreamName {
 		return append([]string{name}, argv[1:]...)
 	}
 	return argv[1:]

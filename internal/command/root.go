@@ -70,7 +70,9 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	root.AddCommand(
 		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newEstimate(a), newRun(a), newSink(a), newDisk(a), newRedo(a), newSnapshot(a), newVersion(a),
 		newVmsnap(a), newVmres(a), newAddredo(a),
+		newIntegrate(a), newAmvmstream(a),
 	)
+	root.AddCommand(newBacula(a)...)
 	return root, a
 }
 
@@ -106,6 +108,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	}
 	if errors.Is(err, cli.ErrWarnings) {
 		return cli.ExitWarnings
+	}
+	if code, ok := isTold(err); ok {
+		return code
 	}
 	code, err := judge(ctx, err)
 	var coded *cli.Error

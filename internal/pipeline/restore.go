@@ -31,7 +31,14 @@ type RestoreOptions struct {
 	Disks       []string    // keys of the disks to restore; all if empty
 	Force       bool        // replace existing files
 	IgnoreSpace bool        // do not ask for free space first
-	Name        string      // new name of the VM and its directory; the old one if empty
+	// ForceFor decides for RestoreNext if what is in the directory, the VM's, is
+	// replaced by a full backup. It may be nil.
+	ForceFor func(o *stream.Opening, dir string) bool
+	// Follows says to RestoreNext that a call before has restored what the stream
+	// was to be an increment on. If it is a full backup all the same, that is
+	// replaced, unless it has been changed.
+	Follows bool
+	Name    string // new name of the VM and its directory; the old one if empty
 
 	// To takes one disk to a file, a block device, or Stdout for "-". Dir is
 	// not used then.
@@ -48,6 +55,14 @@ type Restored struct {
 	Result  *stream.Result // of the last stream
 	Streams int            // how many were put together
 	Paths   []string       // files with their final names, sorted by disk
+	Disks   []RestoredDisk // in Dir
+}
+
+// RestoredDisk is a disk in the directory of a restored VM.
+type RestoredDisk struct {
+	Key  string `json:"key"`
+	Path string `json:"path"` // of its descriptor or single file
+	Raw  bool   `json:"raw"`
 }
 
 // Restore reads a stream from r and puts what it holds in place. Files get
@@ -98,7 +113,22 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", stream.ErrTarget, err)
 	}
-	return &Restored{Result: res, Paths: paths, Streams: streams}, nil
+	return &Restored{Result: res, Paths: paths, Streams: streams, Disks: s.restoredDisks()}, nil
+}
+
+// restoredDisks returns the disks in the final directory.
+func (s *restore) restoredDisks() []RestoredDisk {
+	if s.opt.To != "" {
+		return nil
+	}
+	var all []RestoredDisk
+	for _, d := range s.disks {
+		if d != nil {
+			raw := s.spec(d).Format == vmdk.FormatRaw
+			all = append(all, RestoredDisk{Key: d.rec.Key, Path: filepath.Join(s.stage.final, d.name), Raw: raw})
+		}
+	}
+	return all
 }
 
 // restore is the sink of a restore.
