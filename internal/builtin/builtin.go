@@ -6,6 +6,7 @@ package builtin
 import (
 	"github.com/vmstream/vmstream/sinks"
 	"github.com/vmstream/vmstream/sinks/file"
+	"github.com/vmstream/vmstream/sinks/s3"
 )
 
 // Drivers returns the drivers of the sinks that come with the program, one of
@@ -13,5 +14,6 @@ import (
 func Drivers() []sinks.Driver {
 	return []sinks.Driver{
 		file.Driver(),
+		s3.Driver(),
 	}
 }
