@@ -27,7 +27,7 @@ var options = []sinks.Option{
 	{Name: "part-size", Usage: "of the first parts, 5M to 5G", Default: "16M"},
 	{Name: "equal-parts", Usage: "1: all parts of one size, for stores that want it", Default: "0"},
 	{Name: "parallel", Usage: "parts that are sent at a time, 1 to 64", Default: "4"},
-	{Name: "memory", Usage: "for parts, 16M or more; larger parts go through a file in tmp-dir", Default: "192M"},
+	{Name: "memory", Usage: "for parts, 16M or more; larger parts go through a file in tmp-dir", Default: "160M"},
 	{Name: "tmp-dir", Usage: "where parts lie that are too large for memory", Default: "$TMPDIR or /tmp"},
 	{Name: "retention", Usage: "compliance or governance: lock the object, with retain-until or retain-days"},
 	{Name: "retain-until", Usage: "when the lock ends, as 2027-01-31T00:00:00Z"},
@@ -153,7 +153,7 @@ func (c *config) setPlan(given map[string]string) error {
 }
 
 func (c *config) setNumbers(given map[string]string) error {
-	c.parallel, c.memoryBytes, c.timeout = 4, 192<<20, 2*time.Minute
+	c.parallel, c.memoryBytes, c.timeout = 4, 160<<20, 2*time.Minute
 	if text, ok := given["parallel"]; ok {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 64 {

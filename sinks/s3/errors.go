@@ -123,7 +123,7 @@ func (f *failure) broken(s *sink, err error) {
 	var record tls.RecordHeaderError
 	var authority x509.UnknownAuthorityError
 	switch {
-	case errors.Is(err, errAnswer), errors.Is(err, errNoCredentials), errors.Is(err, errChanged):
+	case errors.Is(err, errAnswer), errors.Is(err, errNoCredentials), errors.Is(err, errChanged), errors.Is(err, errPlain):
 		f.kinds = append(f.kinds, err)
 	case errors.As(err, &syntax), errors.As(err, &kind):
 		f.text = "the answer is not what S3 says: " + f.text

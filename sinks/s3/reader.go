@@ -25,7 +25,8 @@ func (s *sink) get(ctx context.Context, key, version string, off, length, size i
 			return nil, minio.ObjectInfo{}, err
 		}
 	}
-	body, info, header, err := s.core.GetObject(wanting(ctx, &want{object: true}), s.bucket, key, o)
+	answer := &want{object: true}
+	body, info, header, err := s.core.GetObject(wanting(ctx, answer), s.bucket, key, o)
 	switch {
 	case minio.ToErrorResponse(err).StatusCode == http.StatusPreconditionFailed:
 		return nil, info, errChanged
@@ -43,6 +44,7 @@ func (s *sink) get(ctx context.Context, key, version string, off, length, size i
 	if err != nil {
 		return nil, info, errors.Join(err, body.Close())
 	}
+	answer.release()
 	return body, info, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -119,9 +120,15 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // want is in a request's context what is wanted of its answer.
 type want struct {
-	object bool        // the body is the object, of whatever length
+	object bool        // the body may be an object
 	header http.Header // of the answer
+	body   *bounded
 }
+
+// release takes the bound off a body that is the object, of the length that the answer
+// says. Until then there is one: the client reads an answer that it does not like to
+// its end.
+func (w *want) release() { w.body.left = math.MaxInt64 }
 
 type wantKey struct{}
 
@@ -129,21 +136,21 @@ func wanting(ctx context.Context, w *want) context.Context {
 	return context.WithValue(ctx, wantKey{}, w)
 }
 
-// RoundTrip bounds the answer's body unless it is an object that was asked for.
+// RoundTrip bounds the answer's body.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
 	w, _ := r.Context().Value(wantKey{}).(*want)
-	if w != nil {
-		w.header = resp.Header
+	object := w != nil && w.object && resp.StatusCode/100 == 2
+	if resp.ContentLength > maxAnswer && !object && r.Method != http.MethodHead {
+		return nil, errors.Join(wrong("it is %d bytes long", resp.ContentLength), resp.Body.Close())
 	}
-	if w == nil || !w.object || resp.StatusCode/100 != 2 {
-		if resp.ContentLength > maxAnswer && r.Method != http.MethodHead {
-			return nil, errors.Join(wrong("it is %d bytes long", resp.ContentLength), resp.Body.Close())
-		}
-		resp.Body = &bounded{ReadCloser: resp.Body, left: maxAnswer}
+	body := &bounded{ReadCloser: resp.Body, left: maxAnswer}
+	resp.Body = body
+	if w != nil {
+		w.header, w.body = resp.Header, body
 	}
 	return resp, nil
 }
