@@ -200,7 +200,7 @@ func (s *Server) Bucket(tb testing.TB, locking bool) string {
 func Login(tb testing.TB) {
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID": AccessKey, "AWS_SECRET_ACCESS_KEY": SecretKey, "AWS_SESSION_TOKEN": "",
-		"AWS_REGION": Region, "AWS_PROFILE": "", "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+		"AWS_REGION": Region, "AWS_PROFILE": "", "AWS_CA_BUNDLE": "", "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
 	} {
 		tb.Setenv(name, value)
 	}
