@@ -7,6 +7,7 @@ import (
 	"github.com/vmstream/vmstream/sinks"
 	"github.com/vmstream/vmstream/sinks/exec"
 	"github.com/vmstream/vmstream/sinks/file"
+	"github.com/vmstream/vmstream/sinks/s3"
 	"github.com/vmstream/vmstream/sinks/ssh"
 )
 
@@ -15,6 +16,7 @@ import (
 func Drivers() []sinks.Driver {
 	return append([]sinks.Driver{
 		file.Driver(),
+		s3.Driver(),
 		exec.Driver(),
 		ssh.Driver(),
 	}, system()...)

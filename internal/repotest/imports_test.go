@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/binread":  {"disk"},
 	"internal/testenv":  {},
 	"internal/guestlab": {"internal/testenv"},
+	"internal/s3lab":    {"internal/testenv"},
 	"internal/repotest": {},
 }
 
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 const fromAnywhere = "internal/binread"
 
 // forTests may be imported by every package's tests besides what its row allows.
-var forTests = []string{"internal/testenv", "internal/guestlab"}
+var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab"}
 
 // row returns the key of mayImport that covers a package.
 func row(pkg string) (string, bool) {
