@@ -3,7 +3,9 @@
 package plugins
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -23,10 +25,31 @@ func TestMain(m *testing.M) {
 
 // testDrivers are the drivers that the tests' own program serves.
 func testDrivers() []sinks.Driver {
-	return []sinks.Driver{file.Driver()}
+	return []sinks.Driver{file.Driver(), badDriver{}, named("wire")}
+}
+
+// named is a driver of another name that is never opened in this process.
+type named string
+
+func (n named) Describe() sinks.Description {
+	d := badDriver{}.Describe()
+	d.Scheme = string(n)
+	return d
+}
+
+func (n named) Open(context.Context, sinks.Target, *slog.Logger) (sinks.Sink, string, error) {
+	return nil, "", sinks.ErrUnsupported
 }
 
 func serveTest(scheme string) int {
+	if start, ok := badStarts[scheme]; ok {
+		start()
+		return 0
+	}
+	if scheme == "wire" {
+		serveBadWire()
+		return 0
+	}
 	for _, d := range testDrivers() {
 		if d.Describe().Scheme == scheme {
 			if err := Serve(d, os.Stdin); err != nil {
@@ -47,7 +70,15 @@ func testHost(t testing.TB) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewHost(Options{Self: self, Builtin: testDrivers(), Log: testLog(t)})
+	h := NewHost(Options{Self: self, Builtin: testDrivers(), Log: testLog(t)})
+	for scheme := range badStarts {
+		h.o.Builtin = append(h.o.Builtin, named(scheme))
+	}
+	return h
+}
+
+func testLog(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // openSink opens a target and closes it in the end.
