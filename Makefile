@@ -17,13 +17,17 @@ TOOLS := $(BIN)/tools
 # module has no need of what they depend on.
 GOFUMPT_VERSION     := v0.12.0
 STATICCHECK_VERSION := v0.8.2
+PROTOC_GEN_GO_VERSION      := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 
 gofumpt     := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)
 staticcheck := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+protocgengo := $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
+protocgengrpc := $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build install demo e2e e2e-all test lint race check bench matrix fuzz soak tools clean
+.PHONY: help build plugins proto install demo e2e e2e-all test lint race check bench matrix fuzz soak tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +36,13 @@ help: ## list the targets
 build: ## bin/vmstream, a static program
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vmstream ./cmd/vmstream
 
-install: build ## install program, man pages and completions under PREFIX
+plugins: ## bin/vmstream-sink-*, the built-in sinks as programs of their own
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./plugins/vmstream-sink-...
+
+proto: $(protocgengo) $(protocgengrpc) ## generate the code of plugins/proto, with protoc of Debian's protobuf-compiler
+	scripts/proto.sh $(protocgengo) $(protocgengrpc)
+
+install: build plugins ## install program, sinks, man pages and completions under PREFIX
 	GO='$(GO)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' CLASSIC='$(CLASSIC)' scripts/install.sh
 
 demo: build ## back a small VM up, restore it with stock tools and with vmstream, compare
@@ -77,6 +87,12 @@ $(gofumpt):
 
 $(staticcheck):
 	scripts/tool.sh honnef.co/go/tools/cmd/staticcheck $(STATICCHECK_VERSION) $@
+
+$(protocgengo):
+	scripts/tool.sh google.golang.org/protobuf/cmd/protoc-gen-go $(PROTOC_GEN_GO_VERSION) $@
+
+$(protocgengrpc):
+	scripts/tool.sh google.golang.org/grpc/cmd/protoc-gen-go-grpc $(PROTOC_GEN_GO_GRPC_VERSION) $@
 
 clean: ## remove what was built
 	rm -rf $(BIN) out

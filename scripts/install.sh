@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Installs bin/vmstream, its man pages and shell completions under
-# $DESTDIR$PREFIX. With CLASSIC=1 also links by the names of the classic tools:
+# Installs bin/vmstream, the sinks as programs of their own, man pages and shell
+# completions under $DESTDIR$PREFIX. With CLASSIC=1 also links by the names of the classic tools:
 # see docs/classic.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prefix=${DESTDIR:-}${PREFIX:-/usr/local}
 
 install -D -m 755 bin/vmstream "$prefix/bin/vmstream"
+for sink in bin/vmstream-sink-*; do
+	install -D -m 755 "$sink" "$prefix/libexec/vmstream/$(basename "$sink")"
+done
 
 docs=$(mktemp -d)
 trap 'rm -rf "$docs"' EXIT

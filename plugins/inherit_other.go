@@ -1,0 +1,9 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+//go:build !unix
+
+package plugins
+
+import "os"
+
+func inherited(bool) (in, out *os.File) { return nil, nil }
