@@ -95,7 +95,8 @@ func TestRandomDamage(t *testing.T) {
 	for _, name := range []string{"a-v3-plain", "a-v5-plain", "a-v6-gpt"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := devicesOf(t, loadExpected(t, name))[0]
+			x := loadExpected(t, name)
+			d := devicesOf(t, x)[0]
 			whole, err := Open([]Device{d}, Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -108,7 +109,7 @@ func TestRandomDamage(t *testing.T) {
 			// Whatever has something, less what is much: the data of files.
 			var places []int64
 			for at := range m.chunks {
-				if at*chunkBytes < 0x1100000+(16<<20) {
+				if at*chunkBytes < x.Devices[0].PartitionOffset+0x1100000+(24<<20) {
 					places = append(places, at)
 				}
 			}

@@ -20,8 +20,6 @@ const (
 	peMapsAtOnce   = 8 // of a region of metadata
 	maxPERegions   = 64
 	maxPEs         = peTableEntries * peMapsAtOnce * maxPERegions
-
-	volumeNormal = 1 // state of a volume that is in use
 )
 
 // LVM is what the header of a device says.

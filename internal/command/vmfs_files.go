@@ -239,4 +239,3 @@ func runVMFSMap(ctx context.Context, a *app, v *vmfsFlags, spec string) error {
 	}
 	return a.done()
 }
-
