@@ -3,7 +3,6 @@
 package vmfs
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,13 +12,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
@@ -105,96 +102,6 @@ func (e *expectedEntry) name() string {
 		return "."
 	}
 	return p
-}
-
-// image is a device in memory that costs what it holds: what is not there is zero.
-type image struct {
-	size   int64
-	chunks map[int64][]byte
-}
-
-const chunkBytes = 64 << 10
-
-func (m *image) ReadAt(p []byte, off int64) (int, error) {
-	done := 0
-	for done < len(p) {
-		at := off + int64(done)
-		if at >= m.size {
-			return done, io.EOF
-		}
-		in := at % chunkBytes
-		n := int(min(int64(len(p)-done), chunkBytes-in, m.size-at))
-		if c := m.chunks[at/chunkBytes]; c != nil {
-			copy(p[done:done+n], c[in:])
-		} else {
-			clear(p[done : done+n])
-		}
-		done += n
-	}
-	return done, nil
-}
-
-func (m *image) write(p []byte, off int64) {
-	for len(p) > 0 {
-		in := off % chunkBytes
-		n := int(min(int64(len(p)), chunkBytes-in))
-		c := m.chunks[off/chunkBytes]
-		if c == nil {
-			c = make([]byte, chunkBytes)
-			m.chunks[off/chunkBytes] = c
-		}
-		copy(c[in:], p[:n])
-		p, off = p[n:], off+int64(n)
-	}
-}
-
-// clone returns an image that can be changed.
-func (m *image) clone() *image { return &image{m.size, maps.Clone(m.chunks)} }
-
-// patched is a clone with other bytes at an offset.
-func (m *image) patched(b []byte, off int64) *image {
-	c := m.clone()
-	for at := off / chunkBytes; at <= (off+int64(len(b))-1)/chunkBytes; at++ {
-		if c.chunks[at] != nil {
-			c.chunks[at] = slices.Clone(c.chunks[at])
-		}
-	}
-	c.write(b, off)
-	return c
-}
-
-func readImage(tb testing.TB, r io.Reader) *image {
-	tb.Helper()
-	m := &image{chunks: map[int64][]byte{}}
-	b := make([]byte, chunkBytes)
-	for {
-		n, err := io.ReadFull(r, b)
-		if !disk.IsZero(b[:n]) {
-			m.write(b[:n], m.size)
-		}
-		m.size += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return m
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-	}
-}
-
-func unpackImage(tb testing.TB, name string) *image {
-	tb.Helper()
-	f, err := os.Open(testenv.Corpus(tb, "vmfs/synthetic/"+name))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer z.Close()
-	return readImage(tb, z)
 }
 
 func loadExpected(tb testing.TB, name string) *expected {
@@ -492,136 +399,3 @@ func checkWalk(t *testing.T, f *FS, x *expected) {
 	}
 }
 
-// TestDamage changes one field of a volume at a time.
-func TestDamage(t *testing.T) {
-	for _, name := range []string{"a-v5-plain", "a-v6-plain"} {
-		x := loadExpected(t, name)
-		devices := devicesOf(t, x)
-		b, err := os.ReadFile(testenv.Corpus(t, "vmfs/synthetic/"+name+".damage.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var all struct{ Patches []patch }
-		if err := json.Unmarshal(b, &all); err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range all.Patches {
-			t.Run(name+"/"+p.ID, func(t *testing.T) {
-				t.Parallel()
-				testDamage(t, x, devices[0], p)
-			})
-		}
-	}
-}
-
-func testDamage(t *testing.T, x *expected, d Device, p patch) {
-	old, _ := hex.DecodeString(p.Old)
-	changed, _ := hex.DecodeString(p.New)
-	m := d.R.(*image)
-	got := make([]byte, len(old))
-	if _, err := m.ReadAt(got, p.Offset); err != nil || !bytes.Equal(got, old) {
-		t.Fatalf("there is %x at %d, want %x", got, p.Offset, old)
-	}
-	d.R = m.patched(changed, p.Offset)
-	f, err := Open([]Device{d}, Options{})
-	if err != nil {
-		t.Log(err)
-		if !strings.HasPrefix(p.Expect, "refuse") {
-			t.Errorf("%s: %v", p.Expect, err)
-		}
-		return
-	}
-	problems := (&checker{f: f, x: x, order: []int{0}, user: true}).all()
-	for _, err := range problems {
-		t.Log(err)
-		if !errors.Is(err, disk.ErrCorrupt) && !errors.Is(err, disk.ErrTruncated) && !errors.Is(err, disk.ErrUnsupported) && !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("not told as damage: %v", err)
-		}
-	}
-	only := func(names []string, below bool) {
-		for name := range problems {
-			if !slices.ContainsFunc(names, func(n string) bool { return name == n || below && strings.HasPrefix(name, n+"/") }) {
-				t.Errorf("%q fails too: %v", name, problems[name])
-			}
-		}
-	}
-	var paths []string
-	for _, n := range p.Paths {
-		paths = append(paths, strings.Trim(n, "/"))
-	}
-	switch p.Expect {
-	case "refuse":
-		t.Error("is not refused")
-	case "refuse-or-errors":
-		if len(problems) == 0 {
-			t.Error("nothing is wrong")
-		}
-	case "refuse-or-same":
-		only(nil, false)
-	case "file-error":
-		only(paths, false)
-		if len(problems) != len(paths) {
-			t.Errorf("%d of %d files fail", len(problems), len(paths))
-		}
-	case "same-or-file-error":
-		only(paths, false)
-	case "dir-error":
-		only(paths, true)
-		if len(problems) == 0 {
-			t.Error("nothing is wrong")
-		}
-	case "same":
-		only(nil, false)
-	default:
-		t.Errorf("%s is not known", p.Expect)
-	}
-	walkDamaged(t, f)
-}
-
-// walkDamaged has a walk come to its end.
-func walkDamaged(t *testing.T, f *FS) {
-	n := 0
-	_ = fs.WalkDir(f, ".", func(name string, _ fs.DirEntry, _ error) error {
-		if n++; n > 100_000 || strings.Contains(path.Base(name), "..") && name != ".." {
-			t.Fatalf("the walk comes to %q", name)
-		}
-		return nil
-	})
-}
-
-// TestSecondSample has a host beat between two looks.
-func TestSecondSample(t *testing.T) {
-	for _, name := range volumes(t) {
-		x := loadExpected(t, name)
-		if len(x.SecondSample) == 0 {
-			continue
-		}
-		devices := devicesOf(t, x)
-		before, err := Open(devices, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, err := before.Heartbeats()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if live := Live(first, first); len(live) != 0 {
-			t.Errorf("%s: without a beat %+v live", name, live)
-		}
-		p := x.SecondSample[0]
-		changed, _ := hex.DecodeString(p.New)
-		d := &devices[int(p.Device.(float64))]
-		d.R = d.R.(*image).patched(changed, p.Offset)
-		after, err := Open(devices, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		second, err := after.Heartbeats()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if live := Live(first, second); len(live) != 1 {
-			t.Errorf("%s: %+v live", name, live)
-		}
-	}
-}
