@@ -17,7 +17,6 @@ import (
 	"strings"
 	"testing"
 
-
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
@@ -398,4 +397,3 @@ func checkWalk(t *testing.T, f *FS, x *expected) {
 		t.Errorf("%v; not found: %v", err, slices.Collect(maps.Keys(want)))
 	}
 }
-

@@ -16,7 +16,7 @@ import (
 	"github.com/vmstream/vmstream/disk"
 )
 
-// damageVariable is how many times bytes of a volume are changed at random; 200 if it
+// damageVariable is how many times bytes of a volume are changed at random; 100 if it
 // is not set.
 const damageVariable = "VMSTREAM_TEST_VMFS_DAMAGE"
 
@@ -85,7 +85,7 @@ func survey(tb testing.TB, f *FS) (digests map[string][32]byte, failures int) {
 
 // TestRandomDamage changes bytes at random, most of them in what describes the files.
 func TestRandomDamage(t *testing.T) {
-	rounds := 200
+	rounds := 100
 	if s := os.Getenv(damageVariable); s != "" {
 		var err error
 		if rounds, err = strconv.Atoi(s); err != nil {

@@ -104,4 +104,3 @@ func unpackImage(tb testing.TB, name string) *image {
 	defer z.Close()
 	return readImage(tb, z)
 }
-
