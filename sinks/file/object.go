@@ -262,7 +262,6 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 
 // sequential reads an object from its first byte to its last.
 type sequential struct {
-	s      *sink
 	r      sinks.RangeReader
 	offset int64
 }
