@@ -19,7 +19,7 @@ import (
 )
 
 // integrations are the subcommands of integrate, one for each kind of software.
-var integrations = []func(*app) *cobra.Command{newIntegrateBacula, newIntegrateAmanda}
+var integrations = []func(*app) *cobra.Command{newIntegrateBacula, newIntegrateAmanda, newIntegrateNetBackup, newIntegrateNetWorker}
 
 const longIntegrate = `Integrate writes what backup software needs to back a VM up with vmstream:
 configuration and scripts. It changes nothing of the software's own; the files are
@@ -151,5 +151,45 @@ func newIntegrateAmanda(a *app) *cobra.Command {
 	o.add(c)
 	c.Flags().StringVar(&o.setup.StateDir, "state-dir", amandaStateDir, "where dumps and snapshots are noted, on the client; its user has to be allowed to write to it")
 	c.Flags().StringVar(&o.setup.Auth, "auth", "bsdtcp", "how the server reaches the client: bsdtcp, ssh, local and the like")
+	return c
+}
+
+const longIntegrateNetBackup = `Integrate netbackup writes the two scripts that NetBackup runs around the job of a policy:
+the first starts the backup, which the job reads from a named pipe, the second fails
+the job if the backup has failed. BACKUP-ARGUMENTS are those of vmstream backup. This has
+not been tried with NetBackup itself.
+
+  vmstream integrate netbackup --dir /var/lib/vmstream/netbackup /vms/web01/web01.vmx -- --exec esxi`
+
+func newIntegrateNetBackup(a *app) *cobra.Command {
+	o := &integration{}
+	c := &cobra.Command{
+		Use: "netbackup [flags] VM|DISK [-- BACKUP-ARGUMENTS]", Short: "Write the scripts around a job of NetBackup",
+		Long: longIntegrateNetBackup + "\n\n" + exitCodes, Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return o.run(a, args, integrate.NetBackup) },
+	}
+	o.add(c)
+	f := c.Flags()
+	f.StringVar(&o.setup.Dir, "client-dir", "", "directory of the named pipe on the client (that of --dir if empty)")
+	f.StringVar(&o.setup.StateDir, "state-dir", snapshot.DefaultStateDir, "where the scripts note how a backup has ended, on the client")
+	return c
+}
+
+const longIntegrateNetWorker = `Integrate networker writes the commands that NetWorker runs before and behind a save,
+and the file that tells it of them. The first makes the stream, as a file: NetWorker
+saves no pipes. BACKUP-ARGUMENTS are those of vmstream backup. This has not been tried with
+NetWorker itself.
+
+  vmstream integrate networker --dir /staging /vms/web01/web01.vmx -- --codec zstd`
+
+func newIntegrateNetWorker(a *app) *cobra.Command {
+	o := &integration{}
+	c := &cobra.Command{
+		Use: "networker [flags] VM|DISK [-- BACKUP-ARGUMENTS]", Short: "Write the commands around a save of NetWorker",
+		Long: longIntegrateNetWorker + "\n\n" + exitCodes, Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return o.run(a, args, integrate.NetWorker) },
+	}
+	o.add(c)
+	c.Flags().StringVar(&o.setup.Dir, "client-dir", "", "directory of the commands and the stream on the client (that of --dir if empty)")
 	return c
 }

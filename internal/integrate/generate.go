@@ -87,6 +87,25 @@ func Amanda(s Setup) ([]File, error) {
 	return s.render(map[string]string{"amanda.conf": s.Name + "-amanda.conf", "amvmstream": "amvmstream"}, "amanda.conf", "amvmstream")
 }
 
+// NetBackup returns the scripts that NetBackup runs around the backup of a named pipe.
+func NetBackup(s Setup) ([]File, error) {
+	if err := s.check(map[string]string{"dir": s.Dir, "program": s.Program, "state-dir": s.StateDir}); err != nil {
+		return nil, err
+	}
+	return s.render(map[string]string{"netbackup-start": s.Name + "-bpstart_notify", "netbackup-end": s.Name + "-bpend_notify"}, "netbackup-start", "netbackup-end")
+}
+
+// NetWorker returns the commands that NetWorker runs around a save, and what tells it
+// of them.
+func NetWorker(s Setup) ([]File, error) {
+	if err := s.check(map[string]string{"dir": s.Dir, "program": s.Program}); err != nil {
+		return nil, err
+	}
+	return s.render(map[string]string{
+		"networker-pre": s.Name + "-networker-pre", "networker-post": s.Name + "-networker-post", "networker.res": s.Name + "-networker.res",
+	}, "networker.res", "networker-pre", "networker-post")
+}
+
 // check looks at what all setups have, and at these paths.
 func (s *Setup) check(paths map[string]string) error {
 	var err error

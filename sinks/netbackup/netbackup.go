@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
 	"os"
@@ -31,7 +30,7 @@ func (driver) Describe() sinks.Description {
 		Scheme: "netbackup", Summary: "a user backup of NetBackup, through a named pipe (not tried with the product)",
 		Form: "netbackup:POLICY/SCHEDULE/NAME", Options: options,
 		Environment:  []string{"PATH", "HOME", "LANG", "LC_*", "NB_*"},
-		Capabilities: sinks.Capabilities{Concurrent: true},
+		Capabilities: capabilities,
 	}
 }
 
@@ -48,7 +47,11 @@ type sink struct {
 	log *slog.Logger
 }
 
-func (*sink) Capabilities() sinks.Capabilities { return sinks.Capabilities{Concurrent: true} }
+// capabilities: bplist tells of images in a way that differs between releases, so
+// nothing is listed; nothing is removed from a catalog.
+var capabilities = sinks.Capabilities{Read: true, Concurrent: true}
+
+func (*sink) Capabilities() sinks.Capabilities { return capabilities }
 
 // Create makes the pipe and starts bpbackup, which waits for the end of its job.
 func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (sinks.Writer, error) {
@@ -154,8 +157,12 @@ func (w *writer) Commit(ctx context.Context, end sinks.End) (sinks.Info, error) 
 		return sinks.Info{}, errors.Join(err, w.Abort(ctx))
 	}
 	w.ended = true
-	cerr := w.pipe.Close()
-	err = errors.Join(outcome(ctx, w.p, "bpbackup"), cerr)
+	rest, err := openRest(w.path) // before the end, so that nothing unread gets lost
+	err = errors.Join(err, w.pipe.Close())
+	err = errors.Join(outcome(ctx, w.p, "bpbackup"), err)
+	if left := rest.close(w.p.Ended()); err == nil && left > 0 {
+		err = fmt.Errorf("bpbackup: status 0, but %d bytes or more are left in the pipe: %w", left, w.p.Early())
+	}
 	if !w.p.Ended() {
 		w.p.Kill()
 		err = fmt.Errorf("%w: %w", err, sinks.ErrUnknown) // the job may go on without bpbackup
@@ -183,10 +190,6 @@ func (w *writer) Abort(context.Context) error {
 
 func unsupported(what string) error {
 	return fmt.Errorf("netbackup: no %s; see docs/netbackup.md: %w", what, sinks.ErrUnsupported)
-}
-
-func (*sink) Open(context.Context, string) (io.ReadCloser, sinks.Info, error) {
-	return nil, sinks.Info{}, unsupported("Open")
 }
 
 func (*sink) OpenAt(context.Context, string) (sinks.RangeReader, error) {

@@ -21,10 +21,19 @@ var options = []sinks.Option{
 }
 
 var (
-	nameForm    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,126}$`)
-	pathForm    = regexp.MustCompile(`^/[A-Za-z0-9_./+@=,-]{0,800}$`)
-	keywordForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:+ -]{0,99}$`)
+	nameForm    = &form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*$`), 127}
+	pathForm    = &form{regexp.MustCompile(`^/[A-Za-z0-9_./+@=,-]*$`), 801}
+	keywordForm = &form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:+ -]*$`), 100}
 )
+
+// form is what a word may be. Its length is apart: an expression that counts is long.
+type form struct {
+	*regexp.Regexp
+	most int
+}
+
+// MatchString reports if s is of the form.
+func (f *form) MatchString(s string) bool { return len(s) <= f.most && f.Regexp.MatchString(s) }
 
 // settings are what a target says.
 type settings struct {
@@ -50,12 +59,11 @@ func parse(t sinks.Target) (settings, error) {
 	for _, o := range []struct {
 		name string
 		to   *string
-		form *regexp.Regexp
+		form *form
 	}{
 		{"dir", &s.dir, pathForm},
 		{"bin", &s.bin, pathForm},
 		{"master", &s.master, nameForm},
-
 		{"keyword", &s.keyword, keywordForm},
 	} {
 		v, ok := values[o.name]
