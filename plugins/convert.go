@@ -3,7 +3,6 @@
 package plugins
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -21,9 +20,7 @@ const (
 	maxNameBytes   = 128
 )
 
-// errAnswer says that a plugin has answered what cannot be.
-var errAnswer = errors.New("an answer that cannot be")
-
+// answer is the error of an answer that cannot be.
 func answer(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errAnswer}, args...)...)
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -19,7 +18,7 @@ import (
 
 // Options say where sinks come from.
 type Options struct {
-	// Self is the program that is started as Self plugin-serve SCHEME for a
+	// Self is the program that is started as Self [ServeCommand] SCHEME for a
 	// built-in scheme, and calls Serve then. Empty: the program that we are.
 	Self string
 	// Builtin are the drivers of the built-in schemes.
@@ -37,6 +36,9 @@ type Options struct {
 	// InProcess has built-in sinks in this process.
 	InProcess bool
 }
+
+// ServeCommand is what a program is started with that is to serve a built-in sink.
+const ServeCommand = "plugin-serve"
 
 // Host opens sinks in processes of their own. It may be used by several goroutines.
 type Host struct {
@@ -73,7 +75,7 @@ func (h *Host) builtin(scheme string) sinks.Driver {
 
 // Open starts the process of a sink and opens a target there, see [sinks.Driver];
 // Close of the sink ends the process. ctx bounds opening alone. A scheme that no
-// sink has gives an error that is [fs.ErrNotExist] and [sinks.ErrTarget]; an
+// sink has gives an error that is [ErrNoSink] and [sinks.ErrTarget]; an
 // executable that may not be started gives [ErrUntrustedPlugin].
 func (h *Host) Open(ctx context.Context, t sinks.Target) (sinks.Sink, string, error) {
 	if !nameForm.MatchString(t.Scheme) {
@@ -83,14 +85,11 @@ func (h *Host) Open(ctx context.Context, t sinks.Target) (sinks.Sink, string, er
 		if !slices.Contains(h.o.Override, t.Scheme) {
 			return h.openBuiltin(ctx, t, d)
 		}
-		if _, err := find(h.o.Dirs, t.Scheme); errors.Is(err, fs.ErrNotExist) {
+		if _, err := find(h.o.Dirs, t.Scheme); errors.Is(err, ErrNoSink) {
 			return h.openBuiltin(ctx, t, d)
 		}
 	}
 	path, err := find(h.o.Dirs, t.Scheme)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", err, sinks.ErrTarget)
-	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -114,7 +113,7 @@ func (h *Host) openBuiltin(ctx context.Context, t sinks.Target, d sinks.Driver) 
 		return nil, "", err
 	}
 	p, err := start(ctx, launch{
-		name: t.Scheme, path: self, args: []string{"plugin-serve", t.Scheme},
+		name: t.Scheme, path: self, args: []string{ServeCommand, t.Scheme},
 		asked: d.Describe().Environment, log: h.log, time: h.time,
 	})
 	if err != nil {
@@ -153,6 +152,26 @@ func (h *Host) startExecutable(ctx context.Context, c candidate, asked []string)
 		return nil, fmt.Errorf("sink %s: %w", c.name, err)
 	}
 	return start(ctx, launch{name: c.name, path: image.path, image: image, asked: asked, log: h.log, time: h.time})
+}
+
+// Describe tells of the sink of a scheme. Its executable is started to describe itself.
+func (h *Host) Describe(ctx context.Context, scheme string) (Found, error) {
+	if !nameForm.MatchString(scheme) {
+		return Found{}, noSink(scheme)
+	}
+	path, err := "", error(nil)
+	d := h.builtin(scheme)
+	if d == nil || slices.Contains(h.o.Override, scheme) {
+		path, err = find(h.o.Dirs, scheme)
+	}
+	switch {
+	case d != nil && (path == "" || errors.Is(err, ErrNoSink)):
+		return Found{Description: d.Describe()}, nil
+	case err != nil:
+		return Found{}, err
+	}
+	description, err := h.describe(ctx, candidate{scheme, path})
+	return Found{Description: description, Path: path}, err
 }
 
 // describe starts an executable with next to no environment and asks what it is.

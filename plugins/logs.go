@@ -31,8 +31,11 @@ const (
 	logName = "said"
 )
 
+// levelTrace is below what anybody wants to know who does not look for mistakes here.
+const levelTrace = slog.LevelDebug - 4
+
 // newLogger returns a logger for go-plugin whose lines go to log: those of the
-// plugin at their level, those of go-plugin itself at debug level.
+// plugin at their level, those of go-plugin itself at levelTrace.
 func newLogger(log *slog.Logger, name string) hclog.Logger {
 	level := hclog.Error
 	for _, l := range []hclog.Level{hclog.Warn, hclog.Info, hclog.Debug} {
@@ -60,7 +63,7 @@ type logAdapter struct {
 func (a *logAdapter) Accept(name string, level hclog.Level, message string, args ...any) {
 	to := slogLevel(level)
 	if name != logName {
-		to = slog.LevelDebug
+		to = levelTrace
 	}
 	if !a.log.Enabled(context.Background(), to) {
 		return

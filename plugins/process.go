@@ -23,9 +23,6 @@ import (
 	"github.com/vmstream/vmstream/sinks"
 )
 
-// errGone says that the process of a sink has ended.
-var errGone = errors.New("its process has gone")
-
 // timing is how long things may take.
 type timing struct {
 	start   time.Duration // until a process says where it listens
@@ -109,6 +106,9 @@ func start(ctx context.Context, l launch) (*process, error) {
 		return nil, context.Cause(ctx)
 	}
 	cmd := exec.Command(l.path, l.args...) //nolint:noctx // its end is ours to choose
+	if l.image == nil {
+		cmd.Args[0] = "vmstream" // what the list of processes shows, and not /proc/self/exe
+	}
 	cmd.Env = environment(os.Environ(), l.asked)
 	child, in, out, err := newChild(cmd, l.image)
 	if err != nil {
@@ -152,7 +152,7 @@ func (p *process) connect(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return fmt.Errorf("its process %s does not start as a plugin of version %d does: %s", p.child.cmd.Args[0], protocolVersion, plain(err.Error()))
+		return fmt.Errorf("%s %w, version %d: %s", p.child.cmd.Args[0], errNoStart, protocolVersion, plain(err.Error()))
 	}
 	p.sink = got.(sinkv1.SinkClient)
 	return nil
@@ -231,7 +231,7 @@ func (p *process) broken(ctx context.Context, what string, err error) error {
 	case p.gone():
 		err = fmt.Errorf("%w: %s", errGone, p.child.ended())
 	case isStatus:
-		err = fmt.Errorf("no answer: %s", plain(s.Message()))
+		err = fmt.Errorf("%w: %s", errNoAnswer, plain(s.Message()))
 	}
 	return fmt.Errorf("sink %s: %s: %w", p.name, what, err)
 }

@@ -15,10 +15,6 @@ import (
 	"strings"
 )
 
-// ErrUntrustedPlugin says that an executable was not started because somebody else
-// may have put it there, or because it is not the one that was asked for.
-var ErrUntrustedPlugin = errors.New("not to be trusted")
-
 func untrusted(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, ErrUntrustedPlugin)...)
 }
