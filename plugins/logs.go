@@ -3,12 +3,14 @@
 package plugins
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -110,8 +112,13 @@ func slogLevel(l hclog.Level) slog.Level {
 func attrs(args []any) []slog.Attr {
 	var all []slog.Attr
 	for i := 0; i+1 < len(args) && len(all) < maxLogAttrs; i += 2 {
-		all = append(all, slog.String(shortened(fmt.Sprint(args[i])), shortened(fmt.Sprint(args[i+1]))))
+		name := shortened(fmt.Sprint(args[i]))
+		if name == "timestamp" { // go-plugin's, of the line
+			continue
+		}
+		all = append(all, slog.String(name, shortened(fmt.Sprint(args[i+1]))))
 	}
+	slices.SortFunc(all, func(a, b slog.Attr) int { return cmp.Compare(a.Key, b.Key) }) // go-plugin shuffles them
 	return all
 }
 

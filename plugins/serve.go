@@ -30,6 +30,7 @@ func Serve(d sinks.Driver, stdin io.Reader) error {
 	in, out := inherited(os.Getenv(pipesVariable) == pipesValue)
 	log := serveLog()
 	s := newServer(d, log, in, out)
+	s.stderr = os.Stderr
 	ended := make(chan struct{})
 	go func() { // it ends with the host's process, also if that was killed
 		defer close(ended)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"os"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -24,6 +25,7 @@ type server struct {
 	driver  sinks.Driver
 	log     *slog.Logger
 	in, out *lane
+	stderr  *os.File // of the process, nil in tests
 
 	mu      sync.Mutex
 	sink    sinks.Sink         // the one that was opened
@@ -46,6 +48,9 @@ func (s *server) Open(ctx context.Context, m *sinkv1.OpenRequest) (*sinkv1.OpenR
 	defer s.mu.Unlock()
 	if s.sink != nil {
 		return nil, status.Error(codes.FailedPrecondition, "a target was opened before")
+	}
+	if s.stderr != nil { // go-plugin has put one in its place that loses the last words
+		os.Stderr = s.stderr
 	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the sink outlives the call
 	stop := context.AfterFunc(ctx, cancel)

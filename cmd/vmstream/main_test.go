@@ -24,9 +24,9 @@ import (
 )
 
 // TestMain makes this binary the vmstream that scripts and tests find in PATH,
-// also by the names of the classic tools and of Amanda's application.
+// also by the names of the classic tools and of Amanda's application, and a plugin.
 func TestMain(m *testing.M) {
-	commands := map[string]func(){}
+	commands := map[string]func(){oddName: serveOdd}
 	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl", "amvmstream"} {
 		commands[name] = main
 	}
