@@ -4,6 +4,7 @@ package plugins
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,8 +56,9 @@ func descriptionMessage(d sinks.Description) *sinkv1.DescribeResponse {
 }
 
 // description takes what a plugin says of itself, which must be for the scheme
-// that its file has in its name.
-func description(m *sinkv1.DescribeResponse, scheme string) (sinks.Description, error) {
+// that its file has in its name. It may ask for the variables in granted, and others
+// that are its own.
+func description(m *sinkv1.DescribeResponse, scheme string, granted []string) (sinks.Description, error) {
 	d := sinks.Description{Scheme: scheme, Summary: plain(m.GetSummary()), Form: plain(m.GetForm()), Options: []sinks.Option{}, Environment: []string{}}
 	switch {
 	case m.GetScheme() != scheme:
@@ -73,7 +75,7 @@ func description(m *sinkv1.DescribeResponse, scheme string) (sinks.Description, 
 		d.Options = append(d.Options, sinks.Option{Name: o.GetName(), Usage: plain(o.GetUsage()), Default: plain(o.GetDefault())})
 	}
 	for _, name := range m.GetEnvironment() {
-		if err := mayAsk(scheme, name); err != nil {
+		if err := mayAsk(scheme, name); err != nil && !slices.Contains(granted, name) {
 			return d, err
 		}
 		d.Environment = append(d.Environment, name)

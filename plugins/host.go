@@ -181,7 +181,11 @@ func (h *Host) describe(ctx context.Context, c candidate) (sinks.Description, er
 		return sinks.Description{}, err
 	}
 	defer p.end(p.time.end)
-	return p.describe(ctx)
+	var granted []string // what the built-in sink sees, one that takes its place may
+	if d := h.builtin(c.name); d != nil {
+		granted = d.Describe().Environment
+	}
+	return p.describe(ctx, granted)
 }
 
 // listAtOnce is how many executables are asked at a time.

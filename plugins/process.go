@@ -236,15 +236,15 @@ func (p *process) broken(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("sink %s: %s: %w", p.name, what, err)
 }
 
-// describe asks a plugin what it is.
-func (p *process) describe(ctx context.Context) (sinks.Description, error) {
+// describe asks a plugin what it is. It may ask for the variables in granted.
+func (p *process) describe(ctx context.Context, granted []string) (sinks.Description, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.time.ask)
 	defer cancel()
 	m, err := p.sink.Describe(ctx, &sinkv1.DescribeRequest{})
 	if err != nil {
 		return sinks.Description{}, p.broken(ctx, "describe", err)
 	}
-	d, err := description(m, p.name)
+	d, err := description(m, p.name, granted)
 	if err != nil {
 		return sinks.Description{}, fmt.Errorf("sink %s: describe: %w", p.name, err)
 	}

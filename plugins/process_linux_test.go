@@ -112,7 +112,7 @@ func TestReplaced(t *testing.T) {
 		replace()
 		p, err := start(t.Context(), launch{name: "bad", path: image.path, image: image, log: h.log, time: h.time})
 		if err == nil {
-			_, err = p.describe(t.Context())
+			_, err = p.describe(t.Context(), nil)
 			p.end(h.time.end)
 		}
 		return err

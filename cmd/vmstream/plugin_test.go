@@ -4,12 +4,18 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vmstream/vmstream/internal/testenv"
+	"github.com/vmstream/vmstream/sinks"
 )
 
 // TestPlugin stores in a sink of a plugin and reads from there, with every command
@@ -258,4 +264,67 @@ func TestPluginVariables(t *testing.T) {
 			wantMessage(t, cmd.Stderr, c.name)
 		})
 	}
+}
+
+// TestPluginExecutables has the built-in sinks as programs of their own, which are
+// taken where that is asked for.
+func TestPluginExecutables(t *testing.T) {
+	testenv.Long(t)
+	plugin, dir := testenv.PrivateDir(t), t.TempDir()
+	build := exec.CommandContext(t.Context(), testenv.Tool(t, "go"), "build", "-o", plugin+string(filepath.Separator), "./plugins/vmstream-sink-...")
+	build.Dir = testenv.Root(t)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	list := func() map[string]foundSink {
+		c := vmstream(t, "sink", "list", "--json")
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, c.Stderr)
+		}
+		all := map[string]foundSink{}
+		for line := range strings.Lines(string(out)) {
+			var f foundSink
+			if err := json.Unmarshal([]byte(line), &f); err != nil {
+				t.Fatal(err)
+			}
+			all[f.Scheme] = f
+		}
+		return all
+	}
+	t.Setenv("VMSTREAM_PLUGIN_DIR", plugin)
+	builtin := list()
+	for _, f := range builtin {
+		if f.Path != "" {
+			t.Errorf("%s has taken the place of the built-in sink", f.Path)
+		}
+	}
+	t.Setenv("VMSTREAM_PLUGIN_OVERRIDE", strings.Join(slices.Collect(maps.Keys(builtin)), ","))
+	for scheme, f := range list() {
+		want := builtin[scheme]
+		want.Path = filepath.Join(plugin, "vmstream-sink-"+scheme)
+		if !reflect.DeepEqual(f, want) {
+			t.Errorf("%+v, want %+v", f, want)
+		}
+	}
+	disk := filepath.Join(dir, "d.raw")
+	if err := makeDisk(disk, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"backup", "-q", "--to", "file:" + dir + "/a.tar", "--to", "exec:cat >" + dir + "/b.tar", disk},
+		{"verify", "-q", "--from", "file:" + dir + "/a.tar"},
+		{"sink", "verify", "file:" + dir + "/"},
+	} {
+		if c := vmstream(t, args...); c.Run() != nil {
+			t.Errorf("%v: %s", args, c.Stderr)
+		}
+	}
+	sameContent(t, filepath.Join(dir, "a.tar"), filepath.Join(dir, "b.tar"))
+}
+
+// foundSink is a line of sink list --json.
+type foundSink struct {
+	sinks.Description
+	Path, Error string
 }

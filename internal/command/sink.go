@@ -71,6 +71,12 @@ func (a *app) printFound(all []plugins.Found) error {
 		if f.Err != nil {
 			found.Error = f.Err.Error()
 		}
+		if found.Options == nil { // a list is a list
+			found.Options = []sinks.Option{}
+		}
+		if found.Environment == nil {
+			found.Environment = []string{}
+		}
 		if err := a.printJSON(found); err != nil {
 			return err
 		}
