@@ -28,15 +28,14 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// pluginOf returns the process of the one plugin of a process; 0 if there is none.
-func pluginOf(pid int) int {
-	children, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range children {
-		if parent, _ := statOf(dir); parent != pid {
-			continue
-		}
+// childNamed returns the one child of a process in whose command line there is a name;
+// 0 if there is none.
+func childNamed(pid int, name string) int {
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		parent, _ := statOf(dir)
 		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if bytes.HasPrefix(line, []byte("vmstream\x00plugin-serve\x00")) {
+		if parent == pid && bytes.Contains(line, []byte(name)) {
 			child, _ := strconv.Atoi(filepath.Base(dir))
 			return child
 		}
@@ -72,7 +71,7 @@ func slowPlugin(t *testing.T, out string) (c *exec.Cmd, plugin int) {
 		t.Fatal(err)
 	}
 	eventually(t, "the backup begins", func() bool { return len(names(t, out)) > 0 })
-	plugin = pluginOf(c.Process.Pid)
+	plugin = childNamed(c.Process.Pid, "plugin-serve\x00file")
 	if plugin == 0 {
 		t.Error("there is no process of a plugin")
 	}
