@@ -106,9 +106,7 @@ func closeAll(files []*os.File) {
 func (c *child) close() {
 	closeAll(c.theirs)
 	closeAll(c.ours)
-	if c.image != nil {
-		_ = c.image.file.Close() // only read
-	}
+	c.image.close()
 }
 
 // Start starts the process. Its thread stays until the process has ended: Linux ends

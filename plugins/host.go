@@ -46,6 +46,7 @@ type Host struct {
 	log   *slog.Logger
 	time  timing
 	trust truster
+	who   func() (*identity, error)
 }
 
 // NewHost returns a host. It starts nothing.
@@ -54,7 +55,7 @@ func NewHost(o Options) *Host {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Host{o: o, log: log, time: defaultTiming}
+	return &Host{o: o, log: log, time: defaultTiming, who: sync.OnceValues(newIdentity)}
 }
 
 // Found is a sink that can be opened, or that could be if it were right.
@@ -112,9 +113,9 @@ func (h *Host) openBuiltin(ctx context.Context, t sinks.Target, d sinks.Driver) 
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := start(ctx, launch{
+	p, err := h.start(ctx, launch{
 		name: t.Scheme, path: self, args: []string{ServeCommand, t.Scheme},
-		asked: d.Describe().Environment, log: h.log, time: h.time,
+		asked: d.Describe().Environment,
 	})
 	if err != nil {
 		return nil, "", err
@@ -151,7 +152,17 @@ func (h *Host) startExecutable(ctx context.Context, c candidate, asked []string)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", c.name, err)
 	}
-	return start(ctx, launch{name: c.name, path: image.path, image: image, asked: asked, log: h.log, time: h.time})
+	return h.start(ctx, launch{name: c.name, path: image.path, image: image, asked: asked})
+}
+
+func (h *Host) start(ctx context.Context, l launch) (*process, error) {
+	var err error
+	if l.who, err = h.who(); err != nil {
+		l.image.close()
+		return nil, err
+	}
+	l.log, l.time = h.log, h.time
+	return start(ctx, l)
 }
 
 // Describe tells of the sink of a scheme. Its executable is started to describe itself.

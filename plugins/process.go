@@ -48,6 +48,7 @@ type launch struct {
 	asked []string    // variables that it wants to see
 	log   *slog.Logger
 	time  timing
+	who   *identity
 }
 
 // process is a plugin that runs.
@@ -100,16 +101,14 @@ func (l *lane) leave(whole bool) {
 // start starts a plugin and waits until it listens.
 func start(ctx context.Context, l launch) (*process, error) {
 	if ctx.Err() != nil {
-		if l.image != nil {
-			_ = l.image.file.Close() // only read
-		}
+		l.image.close()
 		return nil, context.Cause(ctx)
 	}
 	cmd := exec.Command(l.path, l.args...) //nolint:noctx // its end is ours to choose
 	if l.image == nil {
 		cmd.Args[0] = "vmstream" // what the list of processes shows, and not /proc/self/exe
 	}
-	cmd.Env = environment(os.Environ(), l.asked)
+	cmd.Env = append(environment(os.Environ(), l.asked), clientCertificateVariable+"="+string(l.who.pem))
 	child, in, out, err := newChild(cmd, l.image)
 	if err != nil {
 		return nil, err
@@ -122,7 +121,7 @@ func start(ctx context.Context, l launch) (*process, error) {
 	p.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig: handshake, VersionedPlugins: versions(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:         true, SkipHostEnv: true, StartTimeout: l.time.start,
+		TLSConfig:        l.who.config(), SkipHostEnv: true, StartTimeout: l.time.start,
 		Logger: newLogger(l.log, l.name), PluginLogBufferSize: maxLogLineBytes,
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes))},

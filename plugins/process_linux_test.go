@@ -110,7 +110,7 @@ func TestReplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 		replace()
-		p, err := start(t.Context(), launch{name: "bad", path: image.path, image: image, log: h.log, time: h.time})
+		p, err := h.start(t.Context(), launch{name: "bad", path: image.path, image: image})
 		if err == nil {
 			_, err = p.describe(t.Context(), nil)
 			p.end(h.time.end)

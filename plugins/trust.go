@@ -29,6 +29,13 @@ type executable struct {
 	script bool   // an interpreter opens it by its name
 }
 
+// close closes the file; there may be none.
+func (x *executable) close() {
+	if x != nil {
+		_ = x.file.Close() // only read
+	}
+}
+
 // trust opens an executable if nobody but root and ourselves can have put it
 // there or can replace it, and if its content has the SHA-256 that is asked for, in
 // hexadecimal; empty: what a file beside it says, if there is one.
