@@ -36,6 +36,8 @@ func (b *bench) plans() []plan {
 		{"backup-plain", ready(b.backupPlain)},
 		{"backup-zstd", ready(b.backupZstd)},
 		{"backup-lz4", ready(b.backupLZ4)},
+		{"plugin-plain", ready(b.pluginPlain)},
+		{"plugin-start", ready(b.pluginStart)},
 		{"restore-raw", b.restore},
 		{"verify", b.verify},
 		{"sparse-1TiB", b.sparseDisk},
