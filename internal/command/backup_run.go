@@ -134,6 +134,11 @@ func (o *backupOptions) stream(ctx context.Context, a *app, out io.Writer, path 
 	}
 	p := a.console.Watch(so.Counters)
 	res, err := pipeline.Backup(ctx, w, src, so)
+	if err == nil { // to store what waits may take longer than it took to read it
+		if err := src.EndReading(ctx); err != nil {
+			a.console.Detail("ending the snapshot has to be tried again: %v", err)
+		}
+	}
 	// The source must not begin anew before everything is stored.
 	places, err := a.storeEnd(ctx, store, res, err)
 	took := p.Stop()

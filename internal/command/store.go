@@ -24,6 +24,8 @@ type storeFlags struct {
 	to, optional            []string
 	overwrite, resume, keep bool
 	rate                    rate
+	spool                   cli.Size
+	spoolDir                string
 
 	targets []*target // as they are named; nil for stdout
 	stdout  begin
@@ -52,6 +54,8 @@ func (s *storeFlags) addTargets(c *cobra.Command) {
 
 func (s *storeFlags) add(c *cobra.Command) {
 	s.addTargets(c)
+	c.Flags().Var(&s.spool, "spool", "how much of the stream may wait in a file, so that the snapshot need not last as long as it takes to store it, such as 20G (0: nothing)")
+	c.Flags().StringVar(&s.spoolDir, "spool-dir", "", "directory of that file (default: that of temporary files)")
 	c.Flags().BoolVar(&s.keep, "keep-partial", false, "if the backup fails, keep what has been stored for --resume")
 	c.Flags().BoolVar(&s.resume, "resume", false, "go on with what --keep-partial has kept; needs --id and --time, those of the first attempt")
 }
@@ -64,6 +68,10 @@ func (s *storeFlags) validate(id, created string) error {
 		return cli.Usage(errors.New("stdout is the program's: leave --to - out"))
 	case s.rate.Size < 0:
 		return cli.Usage(errors.New("--limit-rate must not be less than 0"))
+	case s.spool < 0:
+		return cli.Usage(errors.New("--spool must not be less than 0"))
+	case s.spoolDir != "" && s.spool == 0:
+		return cli.Usage(errors.New("--spool-dir is for --spool"))
 	case (s.resume || s.keep || s.overwrite) && len(s.all()) == 0:
 		return cli.Usage(errors.New("--resume, --keep-partial and --overwrite are for --to"))
 	}
@@ -143,7 +151,7 @@ func ofDisk(key string) string {
 // begin begins an object in each target, and returns what the stream is to be
 // written to. The storage is nil if that is stdout alone.
 func (s *storeFlags) begin(ctx context.Context, out io.Writer, name, id, codec string) (io.Writer, *pipeline.Storage, error) {
-	if len(s.targets) == 0 && s.rate.Size == 0 && s.program == nil {
+	if len(s.targets) == 0 && s.rate.Size == 0 && s.spool == 0 && s.program == nil {
 		return out, nil, nil
 	}
 	var places []pipeline.Place
@@ -166,7 +174,7 @@ func (s *storeFlags) begin(ctx context.Context, out io.Writer, name, id, codec s
 	}
 	store, err := pipeline.CreateStorage(ctx, places, pipeline.StorageOptions{
 		Create:         sinks.CreateOptions{Overwrite: s.overwrite, Resume: s.resume, Keep: s.keep || s.resume, ID: id},
-		BytesPerSecond: int64(s.rate.Size),
+		BytesPerSecond: int64(s.rate.Size), SpoolBytes: int64(s.spool), SpoolDir: s.spoolDir,
 	})
 	return store, store, asSink(err)
 }

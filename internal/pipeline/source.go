@@ -90,6 +90,18 @@ func (s *Source) Release(ctx context.Context, done bool) error {
 	return s.Snapshot.Release(ctx, done)
 }
 
+// EndReading closes the disks and lets the machine go as far as that does not depend
+// on what becomes of the stream. It is for a stream that is written and not yet
+// stored. Release is still to be called, and tries again what has failed.
+func (s *Source) EndReading(ctx context.Context) error {
+	if s.Snapshot == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
+	return s.Snapshot.EndReading(ctx)
+}
+
 // Close is Release for what is not a backup, or none that was completed.
 func (s *Source) Close() error { return s.Release(context.Background(), false) }
 

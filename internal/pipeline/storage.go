@@ -36,6 +36,11 @@ type Place struct {
 type StorageOptions struct {
 	Create         sinks.CreateOptions
 	BytesPerSecond int64 // of the stream; 0: no bound
+	// SpoolBytes is how much of the stream may wait in a file in SpoolDir, so that
+	// slow places do not hold up what is read; 0: there is no such file. An empty
+	// SpoolDir is that of temporary files.
+	SpoolBytes int64
+	SpoolDir   string
 }
 
 // PlaceResult tells what has become of a place.
@@ -91,6 +96,13 @@ func CreateStorage(ctx context.Context, places []Place, o StorageOptions) (*Stor
 	}
 	if o.BytesPerSecond > 0 {
 		s.writer = sinks.LimitRate(s.ctx, s.writer, sinks.NewRate(o.BytesPerSecond))
+	}
+	if o.SpoolBytes > 0 {
+		spooled, err := sinks.Spool(s.ctx, s.writer, sinks.SpoolOptions{Dir: o.SpoolDir, LimitBytes: o.SpoolBytes})
+		if err != nil {
+			return nil, errors.Join(err, s.Abort(ctx))
+		}
+		s.writer = spooled
 	}
 	return s, nil
 }

@@ -108,6 +108,9 @@ func (p *Exec) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, err
 		x.rec.Roll = p.Rolling && done
 		return x.end(ctx)
 	}
+	if !p.Rolling {
+		s.undoWhenRead()
+	}
 	return s, nil
 }
 

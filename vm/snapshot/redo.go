@@ -122,6 +122,9 @@ func (p Redo) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, erro
 		}
 		return rec.commitAll(ctx, e, r.Warn)
 	}
+	if !p.Rolling && !p.Keep {
+		s.undoWhenRead()
+	}
 	return s, nil
 }
 

@@ -42,6 +42,17 @@ func TestRedo(t *testing.T) {
 			t.Errorf("the configuration is not what it was: %s", after)
 		}
 
+		// What was read is stored: the levels are gone meanwhile.
+		s, err = Take(t.Context(), Redo{}, j, g.request())
+		g.must(err)
+		g.write()
+		g.must(s.EndReading(t.Context()))
+		g.check("read", 0)
+		wantEntries(t, j, 0)
+		g.write()
+		g.must(errors.Join(s.EndReading(t.Context()), s.Release(t.Context(), false)))
+		g.check("read and released", 0)
+
 		// Kept, the levels are what the next snapshot lies over.
 		s, err = Take(t.Context(), Redo{Keep: true}, j, g.request())
 		g.must(err)
@@ -54,6 +65,8 @@ func TestRedo(t *testing.T) {
 		g.must(err)
 		g.write()
 		g.same("frozen", &s.Disks[1], frozen[1])
+		g.must(s.EndReading(t.Context()))
+		g.check("read, to be kept", 2)
 		g.must(s.Release(t.Context(), false)) // of a backup that failed nothing is kept
 		g.check("failed", 1)
 		wantEntries(t, j, 0)

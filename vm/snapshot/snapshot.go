@@ -152,13 +152,35 @@ type Snapshot struct {
 	// cannot happen.
 	OnCheck func(context.Context) error
 
+	// OnEndReading undoes what costs a running machine something, as far as that
+	// does not depend on what becomes of the backup. OnRelease follows, and tries
+	// again what has failed. nil if there is no such thing.
+	OnEndReading func(context.Context) error
+
 	// OnRelease undoes the snapshot and ends the entry; done says that the
 	// backup is complete. If something is left, it stays in the journal.
 	OnRelease func(ctx context.Context, done bool) error
 
 	entry    *Entry
 	mu       sync.Mutex
+	read     bool      // the disks have been closed
+	ended    time.Time // when the machine was let go; zero until then
 	released time.Time // zero until then
+}
+
+// undoWhenRead has the whole snapshot undone when it has been read: it does not
+// matter what becomes of the backup.
+func (s *Snapshot) undoWhenRead() {
+	undo, undone := s.OnRelease, false
+	s.OnRelease = func(ctx context.Context, done bool) error {
+		if undone {
+			return nil
+		}
+		err := undo(ctx, done)
+		undone = err == nil
+		return err
+	}
+	s.OnEndReading = func(ctx context.Context) error { return s.OnRelease(ctx, false) }
 }
 
 // Check fails if the disks do not stand still any more: what has been read is
@@ -170,14 +192,54 @@ func (s *Snapshot) Check(ctx context.Context) error {
 	return s.OnCheck(ctx)
 }
 
-// Lifetime returns how long the snapshot has been there, or was.
+// Lifetime returns how long the snapshot has been there, or was: until the machine
+// was let go.
 func (s *Snapshot) Lifetime() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.released.IsZero() {
+	switch {
+	case !s.ended.IsZero():
+		return s.ended.Sub(s.Taken)
+	case !s.released.IsZero():
 		return s.released.Sub(s.Taken)
 	}
 	return time.Since(s.Taken)
+}
+
+// EndReading closes the disks and lets the machine go, as far as that does not
+// depend on what becomes of the backup: to store what has been read may take much
+// longer than to read it. Check comes before, Release behind it, also after an
+// error, and tries again what has failed. Behind Release it does nothing.
+func (s *Snapshot) EndReading(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.read || !s.released.IsZero() {
+		return nil
+	}
+	err := s.closeDisks()
+	if s.OnEndReading == nil {
+		return err
+	}
+	undoErr := s.OnEndReading(ctx)
+	if undoErr == nil {
+		s.ended = time.Now()
+	}
+	return errors.Join(err, undoErr)
+}
+
+// closeDisks closes what EndReading has not.
+func (s *Snapshot) closeDisks() error {
+	if s.read {
+		return nil
+	}
+	s.read = true
+	var errs []error
+	for i := range s.Disks {
+		if im := s.Disks[i].Image; im != nil {
+			errs = append(errs, im.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Release closes the disks and undoes the snapshot. done says that the backup
@@ -191,12 +253,7 @@ func (s *Snapshot) Release(ctx context.Context, done bool) error {
 		return nil
 	}
 	defer func() { s.released = time.Now() }()
-	var errs []error
-	for i := range s.Disks {
-		if im := s.Disks[i].Image; im != nil {
-			errs = append(errs, im.Close())
-		}
-	}
+	errs := []error{s.closeDisks()}
 	if s.OnRelease != nil {
 		errs = append(errs, s.OnRelease(ctx, done))
 	}

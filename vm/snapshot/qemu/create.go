@@ -96,6 +96,7 @@ func (t *taking) take(ctx context.Context) error {
 	}
 	t.guard.start()
 	t.snap.OnCheck = t.check
+	t.snap.OnEndReading = t.endReading
 	t.snap.OnRelease = t.release
 	return nil
 }
@@ -190,6 +191,19 @@ func (t *taking) closeImages() {
 	for _, d := range t.snap.Disks {
 		_ = d.Image.Close() // what was read is of no use
 	}
+}
+
+// endReading ends what the guest's writes are slowed by: the bitmaps wait for what
+// becomes of the backup.
+func (t *taking) endReading(ctx context.Context) error {
+	t.guard.stop()
+	if err := t.letGo(ctx); err != nil {
+		return err
+	}
+	if t.guard.gaveUp() {
+		t.resume(ctx)
+	}
+	return nil
 }
 
 // release undoes the snapshot.

@@ -55,6 +55,15 @@ func (l *lab) run(mode Mode, k *killer, id, parent string, done bool, before [][
 	if err := s.Check(l.t.Context()); err != nil {
 		l.t.Fatal(err)
 	}
+	if k.at%2 == 0 { // killed while it is stored, or once it has been
+		switch err := s.EndReading(l.t.Context()); {
+		case err == nil:
+			l.letGo(s)
+			l.write(0, 3)
+		case !errors.Is(err, errKilled):
+			l.t.Fatalf("step %d, %s: %v", k.at, k.last, err)
+		}
+	}
 	if err := s.Release(l.t.Context(), done); err != nil && !errors.Is(err, errKilled) {
 		l.t.Fatalf("step %d, %s: %v", k.at, k.last, err)
 	}

@@ -287,16 +287,23 @@ func same(t *testing.T, what string, got, want []byte) {
 	}
 }
 
+// letGo fails if a snapshot costs the guest something still.
+func (l *lab) letGo(s *snapshot.Snapshot) {
+	l.t.Helper()
+	l.idle()
+	if first := s.Lifetime(); s.Lifetime() != first {
+		l.t.Error("the snapshot's lifetime goes on")
+	}
+	if err := s.EndReading(l.t.Context()); err != nil {
+		l.t.Errorf("once more: %v", err)
+	}
+}
+
 // clean fails if a snapshot has left anything, in QEMU, beside the disks, or in
 // the journal.
 func (l *lab) clean() {
 	l.t.Helper()
-	for query, what := range map[string]string{"query-jobs": "jobs", "query-block-exports": "exports"} {
-		var list []json.RawMessage
-		if err := l.monitor.Run(l.t.Context(), query, nil, &list); err != nil || len(list) > 0 {
-			l.t.Errorf("%s: %s, %v", what, list, err)
-		}
-	}
+	l.idle()
 	s := &session{Client: l.monitor}
 	nodes, err := s.nodes(l.t.Context())
 	if err != nil {
@@ -307,7 +314,21 @@ func (l *lab) clean() {
 			l.t.Errorf("node %s is left", n)
 		}
 	}
-	blocks, err := s.query(l.t.Context())
+	if list, err := l.journal.List(); err != nil || len(list) > 0 {
+		l.t.Errorf("journal: %+v, %v", list, err)
+	}
+}
+
+// idle fails if anything is under way, or the guest is not on its disks.
+func (l *lab) idle() {
+	l.t.Helper()
+	for query, what := range map[string]string{"query-jobs": "jobs", "query-block-exports": "exports"} {
+		var list []json.RawMessage
+		if err := l.monitor.Run(l.t.Context(), query, nil, &list); err != nil || len(list) > 0 {
+			l.t.Errorf("%s: %s, %v", what, list, err)
+		}
+	}
+	blocks, err := (&session{Client: l.monitor}).query(l.t.Context())
 	if err != nil {
 		l.t.Error(err)
 	}
@@ -320,9 +341,6 @@ func (l *lab) clean() {
 		l.t.Error("the NBD server was left")
 	}
 	l.noFiles()
-	if list, err := l.journal.List(); err != nil || len(list) > 0 {
-		l.t.Errorf("journal: %+v, %v", list, err)
-	}
 }
 
 func (l *lab) noFiles() {

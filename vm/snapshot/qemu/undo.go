@@ -75,6 +75,22 @@ func (s *session) undo(ctx context.Context, done bool) error {
 			s.warn(fmt.Sprintf("how far it has come is not noted: %v", err))
 		}
 	}
+	if err := s.letGo(ctx); err != nil {
+		return err
+	}
+	if err := s.each(func(d *diskRecord) error { return s.settle(ctx, d, done) }); err != nil {
+		return fmt.Errorf("dirty bitmaps: %w", err)
+	}
+	if err := s.removeNodes(ctx, s.rec.Marker); err != nil {
+		return err
+	}
+	return s.finish()
+}
+
+// letGo puts the guest back on its disks as they were, and ends what saves what it
+// overwrites. It does not matter what becomes of the backup. Like undo it can begin
+// at any point.
+func (s *session) letGo(ctx context.Context) error {
 	if err := s.stopServer(ctx); err != nil {
 		return fmt.Errorf("end the NBD exports: %w", err)
 	}
@@ -82,6 +98,7 @@ func (s *session) undo(ctx context.Context, done bool) error {
 	if err != nil {
 		return err
 	}
+	moment := s.entry.Record().Phase
 	switch {
 	case s.rec.Mode == Fleece:
 		err = s.each(func(d *diskRecord) error { return s.undoFleece(ctx, d) })
@@ -93,16 +110,10 @@ func (s *session) undo(ctx context.Context, done bool) error {
 	if err != nil {
 		return err
 	}
-	if err := s.each(func(d *diskRecord) error { return s.settle(ctx, d, done) }); err != nil {
-		return fmt.Errorf("dirty bitmaps: %w", err)
-	}
 	if err := s.each(s.removeTemp); err != nil {
 		return err
 	}
-	if err := s.removeNodes(ctx, s.rec.Marker); err != nil {
-		return err
-	}
-	return s.finish()
+	return s.rec.removeServerDir()
 }
 
 // each does something for all disks, also if it fails for one.
