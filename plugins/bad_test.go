@@ -27,7 +27,7 @@ var badCapabilities = sinks.Capabilities{Read: true, Range: true, Stat: true, Li
 func (badDriver) Describe() sinks.Description {
 	return sinks.Description{
 		Scheme: "bad", Summary: "goes wrong", Form: "bad:HOW", Capabilities: badCapabilities,
-		Environment: []string{"VMSTREAM_BAD_*", "BAD_VARIABLE"},
+		Environment: []string{"VMSTREAM_BAD_*", "BAD_VARIABLE", "GORACE"},
 	}
 }
 

@@ -37,6 +37,12 @@ var handshake = plugin.HandshakeConfig{
 	MagicCookieValue: "5f2b8a1e-sink",
 }
 
+// handshakeVariables are what a plugin has been told in the environment.
+var handshakeVariables = []string{
+	handshake.MagicCookieKey, pipesVariable, clientCertificateVariable,
+	"PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT", "PLUGIN_PROTOCOL_VERSIONS", plugin.EnvUnixSocketDir,
+}
+
 // glue is what go-plugin wants to know of a version of the protocol.
 type glue struct {
 	plugin.NetRPCUnsupportedPlugin

@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 	if scheme, ok := strings.CutPrefix(filepath.Base(os.Args[0]), filePrefix); ok {
 		os.Exit(serveTest(scheme))
 	}
+	// Of the race detector in plugins: it waits for a second at their ends otherwise.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=10"); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

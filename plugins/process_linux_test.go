@@ -84,7 +84,7 @@ func TestExecutable(t *testing.T) {
 			t.Errorf("it does not see %s: %q", v, i.Version)
 		}
 	}
-	for _, v := range []string{"VMSTREAM_WORSE_KEY", "ANOTHER_SECRET"} {
+	for _, v := range []string{"VMSTREAM_WORSE_KEY", "ANOTHER_SECRET", "PLUGIN_", "VMSTREAM_SINK_"} {
 		if strings.Contains(i.Version, v) {
 			t.Errorf("it sees %s", v)
 		}

@@ -49,8 +49,8 @@ func (s *server) Open(ctx context.Context, m *sinkv1.OpenRequest) (*sinkv1.OpenR
 	if s.sink != nil {
 		return nil, status.Error(codes.FailedPrecondition, "a target was opened before")
 	}
-	if s.stderr != nil { // go-plugin has put one in its place that loses the last words
-		os.Stderr = s.stderr
+	if s.stderr != nil {
+		s.settle()
 	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the sink outlives the call
 	stop := context.AfterFunc(ctx, cancel)
@@ -62,6 +62,16 @@ func (s *server) Open(ctx context.Context, m *sinkv1.OpenRequest) (*sinkv1.OpenR
 	}
 	s.sink, s.cancel = sink, cancel
 	return &sinkv1.OpenResponse{Key: []byte(key), Capabilities: capabilitiesMessage(sink.Capabilities())}, nil
+}
+
+// settle undoes what go-plugin and the host have done to the process and a sink has
+// no use for: a stderr that loses the last words, variables that programs which it
+// starts would inherit.
+func (s *server) settle() {
+	os.Stderr = s.stderr
+	for _, name := range handshakeVariables {
+		_ = os.Unsetenv(name) // it may not be there
+	}
 }
 
 // opened returns the sink.
