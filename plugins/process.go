@@ -59,7 +59,7 @@ type process struct {
 	time  timing
 
 	in  *lane // data to the plugin, nil without
-	out *lane // data from it, nil without
+	out lanes // data from it, none without
 
 	client  *plugin.Client
 	ping    func() error
@@ -70,6 +70,7 @@ type process struct {
 // lane is a pipe that one transfer at a time may use.
 type lane struct {
 	mu     sync.Mutex // held by the transfer
+	number uint32     // of those from the plugin, from 1
 	file   *os.File
 	writer *frameWriter
 	reader *frameReader
@@ -86,6 +87,19 @@ func (l *lane) take() *lane {
 		return nil
 	}
 	return l
+}
+
+// lanes are those from the plugin.
+type lanes []*lane
+
+// take returns one that is free; nil if there is none.
+func (all lanes) take() *lane {
+	for _, l := range all {
+		if l.take() != nil {
+			return l
+		}
+	}
+	return nil
 }
 
 // leave ends the use of a lane. whole says that the transfer has come to its end.
@@ -116,7 +130,9 @@ func start(ctx context.Context, l launch) (*process, error) {
 	p := &process{name: l.name, child: child, time: l.time, stop: make(chan struct{})}
 	if in != nil {
 		p.in = &lane{file: in, writer: &frameWriter{w: in}}
-		p.out = &lane{file: out, reader: newFrameReader(out)}
+		for i, f := range out {
+			p.out = append(p.out, &lane{number: uint32(i) + 1, file: f, reader: newFrameReader(f)})
+		}
 	}
 	p.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig: handshake, VersionedPlugins: versions(nil),

@@ -22,10 +22,11 @@ import (
 // server is a driver's side of the protocol.
 type server struct {
 	sinkv1.UnimplementedSinkServer
-	driver  sinks.Driver
-	log     *slog.Logger
-	in, out *lane
-	stderr  *os.File // of the process, nil in tests
+	driver sinks.Driver
+	log    *slog.Logger
+	in     *lane
+	out    lanes
+	stderr *os.File // of the process, nil in tests
 
 	mu      sync.Mutex
 	sink    sinks.Sink         // the one that was opened

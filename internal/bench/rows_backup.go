@@ -37,6 +37,7 @@ func (b *bench) plans() []plan {
 		{"backup-zstd", ready(b.backupZstd)},
 		{"backup-lz4", ready(b.backupLZ4)},
 		{"plugin-plain", ready(b.pluginPlain)},
+		{"plugin-read", b.pluginRead},
 		{"plugin-start", ready(b.pluginStart)},
 		{"restore-raw", b.restore},
 		{"verify", b.verify},

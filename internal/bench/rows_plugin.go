@@ -25,6 +25,17 @@ func (b *bench) pluginPlain() row {
 	return row{title: "backup, not compressed, to a file by its sink", warm: []string{b.disk}, cands: []cand{sink, stdout}}
 }
 
+// pluginRead compares reading from a sink with reading the same stream from stdin.
+func (b *bench) pluginRead(ctx context.Context) (row, error) {
+	m, err := b.stream(ctx, b.disk)
+	if err != nil {
+		return row{}, err
+	}
+	sink := cand{title: "vmstream -q verify --from file:x.tar", pipe: pipe(b.cmd("verify", "--from", "file:"+m.file))}
+	stdin := cand{pipe: pipe([]string{"cat", m.file}, b.cmd("verify"))}
+	return row{title: "verify what a sink has", warm: []string{m.file}, cands: []cand{sink, stdin}}, nil
+}
+
 // pluginStart measures what the process of a sink adds to a backup of nothing.
 func (b *bench) pluginStart() row {
 	tiny := b.path("tiny.raw")
