@@ -16,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vmstream/vmstream/internal/s3lab"
+	"github.com/vmstream/vmstream/internal/testenv"
 )
 
 // eventually fails the test if a condition does not come true.
@@ -267,6 +270,40 @@ func TestSecrets(t *testing.T) {
 		own := strings.HasPrefix(e, `"vmstream\x00plugin-serve\x00s3\x00"`) && !strings.Contains(e, secretOther)
 		if !command && !own {
 			t.Error(e)
+		}
+	}
+}
+
+// TestStoredSecrets stores on a real server and reads from there: the credentials are in
+// nothing that is seen or stored.
+func TestStoredSecrets(t *testing.T) {
+	testenv.Long(t)
+	server := s3lab.VersityGW(t)
+	s3lab.Login(t)
+	dir := t.TempDir()
+	disk, argv := testDisk(t), filepath.Join(dir, "argv")
+	at := "s3://" + server.Bucket(t, false) + "/a.tar?endpoint=http://" + server.Endpoint + "&region=" + s3lab.Region + "&path-style=1"
+	for _, args := range [][]string{
+		{"backup", "--to", at, "--to", "exec:cat /proc/[0-9]*/cmdline >" + argv + "; cat >" + os.DevNull, "--to", "file:" + dir + "/copy.tar", disk},
+		{"restore", "--from", at, "--to", filepath.Join(dir, "r.raw")},
+		{"sink", "ls", at},
+		{"sink", "describe", "s3"},
+	} {
+		c := vmstream(t, append(args, "-v", "--json")...)
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, c.Stderr)
+		}
+		for _, secret := range []string{s3lab.SecretKey, s3lab.AccessKey} {
+			if bytes.Contains(append(out, c.Stderr.(*bytes.Buffer).Bytes()...), []byte(secret)) {
+				t.Errorf("%v: a secret: %s%s", args, out, c.Stderr)
+			}
+		}
+	}
+	sameContent(t, disk, filepath.Join(dir, "r.raw"))
+	for _, path := range []string{argv, filepath.Join(dir, "copy.tar")} {
+		if bytes.Contains(content(t, path), []byte(s3lab.SecretKey)) {
+			t.Errorf("%s has a secret", path)
 		}
 	}
 }
