@@ -88,7 +88,6 @@ func newChild(cmd *exec.Cmd, image *executable) (c *child, in *os.File, out []*o
 		if err != nil {
 			return c, nil, nil, err
 		}
-		widen(ours)
 		if cmd.ExtraFiles = append(cmd.ExtraFiles, theirs); i == 0 {
 			in = ours
 		} else {

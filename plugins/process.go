@@ -75,6 +75,7 @@ type lane struct {
 	writer *frameWriter
 	reader *frameReader
 	broken bool // nobody knows where the next transfer begins
+	wide   bool // it has been made so
 }
 
 // take returns the lane for a transfer; nil if there is none to be had.
@@ -85,6 +86,10 @@ func (l *lane) take() *lane {
 	if l.broken {
 		l.mu.Unlock()
 		return nil
+	}
+	if !l.wide { // not before it is used: the system counts what the pipes of a user can hold
+		widen(l.file)
+		l.wide = true
 	}
 	return l
 }
