@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -296,5 +297,35 @@ func TestFloodOfLogs(t *testing.T) {
 	}
 	if !strings.Contains(said.String(), "the plugin says too much") {
 		t.Errorf("nothing tells that lines were dropped")
+	}
+}
+
+// TestManyFiles starts executables in a process that has many files open, with gaps
+// that those have left which were closed meanwhile.
+func TestManyFiles(t *testing.T) {
+	h, dir := executables(t, "bad")
+	path := filepath.Join(dir, filePrefix+"bad")
+	for count := 40; count < 80; count++ {
+		var open []*os.File
+		for range count {
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, f)
+		}
+		image, err := h.trust.trust(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _, _, err := newChild(exec.Command(path), image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeAll(open)
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatalf("with %d files: %v", count, err)
+		}
+		_ = c.Wait(t.Context()) // nobody has told it that it is a plugin
 	}
 }
