@@ -146,6 +146,7 @@ func start(ctx context.Context, l launch) (*process, error) {
 		Logger: newLogger(l.log, l.name), PluginLogBufferSize: maxLogLineBytes,
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes))},
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: socketDir(os.TempDir())},
 		RunnerFunc: starter(func(env []string) runner.Runner {
 			cmd.Env = append(cmd.Env, env...)
 			return child
@@ -157,6 +158,20 @@ func start(ctx context.Context, l launch) (*process, error) {
 	}
 	go p.watch()
 	return p, nil
+}
+
+// maxTempBytes is how long the name of a directory may be for a socket below: the
+// system takes 108 bytes, at some places fewer, with what go-plugin puts behind.
+const maxTempBytes = 60
+
+// socketDir returns where sockets go, which is the directory of temporary files if that
+// is possible.
+func socketDir(temp string) string {
+	const short = "/tmp"
+	if i, err := os.Stat(short); len(temp) > maxTempBytes && err == nil && i.IsDir() {
+		return short
+	}
+	return temp
 }
 
 // connect does what may hang: go-plugin takes no context, so the process is killed.

@@ -329,3 +329,19 @@ func TestManyFiles(t *testing.T) {
 		_ = c.Wait(t.Context()) // nobody has told it that it is a plugin
 	}
 }
+
+// TestLongTemp has a directory of temporary files with a name that no socket can have.
+func TestLongTemp(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 100))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", dir)
+	s, key := openSink(t, testHost(t), "bad:is-good")
+	if err := store(t.Context(), s, key); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
