@@ -130,9 +130,9 @@ func shortened(s string) string {
 }
 
 // starter is what go-plugin calls to start a process with the environment that it
-// needs.
-func starter(start func(environment []string) runner.Runner) func(hclog.Logger, *exec.Cmd, string) (runner.Runner, error) {
-	return func(_ hclog.Logger, c *exec.Cmd, _ string) (runner.Runner, error) { return start(c.Env), nil }
+// needs, and a directory for its socket.
+func starter(start func(environment []string, dir string) runner.Runner) func(hclog.Logger, *exec.Cmd, string) (runner.Runner, error) {
+	return func(_ hclog.Logger, c *exec.Cmd, dir string) (runner.Runner, error) { return start(c.Env, dir), nil }
 }
 
 // quiet keeps go-plugin's own words from a plugin's stderr.

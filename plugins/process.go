@@ -62,6 +62,7 @@ type process struct {
 	out lanes // data from it, none without
 
 	client  *plugin.Client
+	dir     string // of the socket
 	ping    func() error
 	endOnce sync.Once
 	stop    chan struct{} // closed when it is to end
@@ -147,8 +148,9 @@ func start(ctx context.Context, l launch) (*process, error) {
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes))},
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: socketDir(os.TempDir())},
-		RunnerFunc: starter(func(env []string) runner.Runner {
+		RunnerFunc: starter(func(env []string, dir string) runner.Runner {
 			cmd.Env = append(cmd.Env, env...)
+			p.dir = dir
 			return child
 		}),
 	})
@@ -206,6 +208,9 @@ func (p *process) end(patience time.Duration) {
 		p.client.Kill()
 		p.kill() // go-plugin takes one that has not told where it listens for none
 		p.child.abandon()
+		if p.dir != "" {
+			_ = os.RemoveAll(p.dir) // go-plugin forgets that of a process that has not started
+		}
 	})
 }
 
