@@ -53,6 +53,9 @@ func (r *remote) Create(ctx context.Context, key string, o sinks.CreateOptions) 
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	if (o.Resume || o.Keep) && !r.can.Resume {
+		return nil, r.unsupported("resume")
+	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &remoteWriter{r: r, key: key, ctx: ctx, cancel: cancel, answers: make(chan *sinkv1.WriteResponse, maxAnswers), over: make(chan struct{})}
 	w.lane = r.p.in.take()
