@@ -27,7 +27,7 @@ var badCapabilities = sinks.Capabilities{Read: true, Range: true, Stat: true, Li
 func (badDriver) Describe() sinks.Description {
 	return sinks.Description{
 		Scheme: "bad", Summary: "goes wrong", Form: "bad:HOW", Capabilities: badCapabilities,
-		Environment: []string{"VMSTREAM_BAD_*", "BAD_VARIABLE"},
+		Environment: []string{"VMSTREAM_BAD_*", "BAD_VARIABLE", "GORACE"},
 	}
 }
 
@@ -174,9 +174,10 @@ func (s *badSink) Stat(_ context.Context, key string) (sinks.Info, error) {
 	case "stats-environment":
 		i.Version = strings.Join(os.Environ(), "\n")
 	case "stats-descriptors":
-		for _, fd := range descriptors() {
-			to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-			i.Version += fmt.Sprintf("%d %s\n", fd, to)
+		all, _ := os.ReadDir("/proc/self/fd")
+		for _, fd := range all {
+			to, _ := os.Readlink("/proc/self/fd/" + fd.Name())
+			i.Version += fd.Name() + " " + to + "\n"
 		}
 	case "stats-nothing":
 		return i, fmt.Errorf("%s: %w", key, sinks.ErrNotExist)

@@ -122,7 +122,7 @@ func (s *wireServer) Read(m *sinkv1.ReadRequest, stream readServer) error {
 		return stream.Send(end)
 	case "long-frame":
 		opened(true)
-		_, _ = s.out.file.Write([]byte{0xff, 0xff, 0xff, 0xff, 1, 2, 3})
+		_, _ = s.out[0].file.Write([]byte{0xff, 0xff, 0xff, 0xff, 1, 2, 3})
 		time.Sleep(time.Hour)
 	case "data-without-end":
 		opened(false)

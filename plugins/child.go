@@ -21,7 +21,7 @@ import (
 // what that has started, and waits without end for who else holds its stderr.
 //
 // The process has as its stdin a pipe that nothing is written to and that ends
-// with us, on descriptors 3 and 4 the pipes for data, and nothing else of ours.
+// with us, from descriptor 3 on the pipes for data, and nothing else of ours.
 type child struct {
 	cmd   *exec.Cmd
 	image *executable // nil: the program that we are
@@ -62,7 +62,7 @@ func (c *child) pipe(read bool) (ours, theirs *os.File, err error) {
 
 // newChild prepares a process. in and out are our ends of the pipes for data, nil
 // where a process cannot be given any.
-func newChild(cmd *exec.Cmd, image *executable) (c *child, in, out *os.File, err error) {
+func newChild(cmd *exec.Cmd, image *executable) (c *child, in *os.File, out []*os.File, err error) {
 	c = &child{cmd: cmd, image: image, done: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -83,16 +83,17 @@ func newChild(cmd *exec.Cmd, image *executable) (c *child, in, out *os.File, err
 	if runtime.GOOS == "windows" {
 		return c, nil, nil, nil
 	}
-	var theirIn, theirOut *os.File
-	if in, theirIn, err = c.pipe(true); err != nil {
-		return c, nil, nil, err
+	for i := range 1 + outCount {
+		ours, theirs, err := c.pipe(i == 0)
+		if err != nil {
+			return c, nil, nil, err
+		}
+		if cmd.ExtraFiles = append(cmd.ExtraFiles, theirs); i == 0 {
+			in = ours
+		} else {
+			out = append(out, ours)
+		}
 	}
-	if out, theirOut, err = c.pipe(false); err != nil {
-		return c, nil, nil, err
-	}
-	widen(in)
-	widen(out)
-	cmd.ExtraFiles = []*os.File{theirIn, theirOut}
 	cmd.Env = append(cmd.Env, pipesVariable+"="+pipesValue)
 	return c, in, out, nil
 }
@@ -106,9 +107,7 @@ func closeAll(files []*os.File) {
 func (c *child) close() {
 	closeAll(c.theirs)
 	closeAll(c.ours)
-	if c.image != nil {
-		_ = c.image.file.Close() // only read
-	}
+	c.image.close()
 }
 
 // Start starts the process. Its thread stays until the process has ended: Linux ends

@@ -13,9 +13,9 @@ import (
 const (
 	pipeBytes = 1 << 20 // what an unprivileged user may ask for
 
-	// highDescriptor is above what the child's own files are put at on the way to
-	// its start.
-	highDescriptor = 64
+	// spareDescriptors is more than the child's own files are moved up by, on the way
+	// to its start, from the highest that one of them has here.
+	spareDescriptors = 64
 )
 
 // isolate gives the process a group of its own, so that what a terminal sends to us
@@ -27,7 +27,11 @@ func (c *child) isolate() (release func(), err error) {
 	if c.image == nil || c.image.script {
 		return func() {}, nil
 	}
-	fd, err := unix.FcntlInt(c.image.file.Fd(), unix.F_DUPFD_CLOEXEC, highDescriptor)
+	highest := uintptr(0)
+	for _, f := range c.theirs {
+		highest = max(highest, f.Fd())
+	}
+	fd, err := unix.FcntlInt(c.image.file.Fd(), unix.F_DUPFD_CLOEXEC, int(highest)+spareDescriptors)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}

@@ -3,8 +3,8 @@
 package plugins
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,9 +21,7 @@ const (
 	maxNameBytes   = 128
 )
 
-// errAnswer says that a plugin has answered what cannot be.
-var errAnswer = errors.New("an answer that cannot be")
-
+// answer is the error of an answer that cannot be.
 func answer(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errAnswer}, args...)...)
 }
@@ -58,8 +56,9 @@ func descriptionMessage(d sinks.Description) *sinkv1.DescribeResponse {
 }
 
 // description takes what a plugin says of itself, which must be for the scheme
-// that its file has in its name.
-func description(m *sinkv1.DescribeResponse, scheme string) (sinks.Description, error) {
+// that its file has in its name. It may ask for the variables in granted, and others
+// that are its own.
+func description(m *sinkv1.DescribeResponse, scheme string, granted []string) (sinks.Description, error) {
 	d := sinks.Description{Scheme: scheme, Summary: plain(m.GetSummary()), Form: plain(m.GetForm()), Options: []sinks.Option{}, Environment: []string{}}
 	switch {
 	case m.GetScheme() != scheme:
@@ -76,7 +75,7 @@ func description(m *sinkv1.DescribeResponse, scheme string) (sinks.Description, 
 		d.Options = append(d.Options, sinks.Option{Name: o.GetName(), Usage: plain(o.GetUsage()), Default: plain(o.GetDefault())})
 	}
 	for _, name := range m.GetEnvironment() {
-		if err := mayAsk(scheme, name); err != nil {
+		if err := mayAsk(scheme, name); err != nil && !slices.Contains(granted, name) {
 			return d, err
 		}
 		d.Environment = append(d.Environment, name)

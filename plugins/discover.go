@@ -4,13 +4,14 @@ package plugins
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
+
+	"github.com/vmstream/vmstream/sinks"
 )
 
 const (
@@ -46,7 +47,18 @@ func Dirs(list, program string) []string {
 // candidate is an executable that has the name of a plugin.
 type candidate struct{ name, path string }
 
-// find returns the path of the plugin of a name. The error is fs.ErrNotExist if no
+// ErrNoSink says that no sink has the scheme that was asked for.
+var ErrNoSink = errors.New("no sink")
+
+// noSinkError is the error for a scheme that no sink has.
+type noSinkError struct{ scheme string }
+
+func noSink(scheme string) error { return &noSinkError{scheme} }
+
+func (e *noSinkError) Error() string   { return "no sink is called " + short(e.scheme) }
+func (e *noSinkError) Unwrap() []error { return []error{ErrNoSink, sinks.ErrTarget} }
+
+// find returns the path of the plugin of a name. The error is ErrNoSink if no
 // directory has one.
 func find(dirs []string, name string) (string, error) {
 	for _, d := range dirs {
@@ -59,7 +71,7 @@ func find(dirs []string, name string) (string, error) {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("no sink is called %s: %w", name, fs.ErrNotExist)
+	return "", noSink(name)
 }
 
 // findAll returns all plugins, of each name the one that find returns.

@@ -12,6 +12,29 @@ import (
 	"github.com/vmstream/vmstream/sinks"
 )
 
+// ErrPlugin is found in errors of the process of a sink, and not of the sink in it:
+// it may not be started, does not start, has gone, or answers what cannot be.
+var ErrPlugin = errors.New("trouble with the process of a sink")
+
+// fault is an error that is ErrPlugin.
+type fault string
+
+func (f fault) Error() string        { return string(f) }
+func (f fault) Is(target error) bool { return target == ErrPlugin }
+
+// What is wrong with a process.
+const (
+	errGone     = fault("its process has gone")
+	errNoStart  = fault("does not start as a plugin does")
+	errNoAnswer = fault("no answer")
+	errAnswer   = fault("an answer that cannot be")
+	errFrame    = fault("the pipe has no frame where one begins")
+
+	// ErrUntrustedPlugin says that an executable was not started because somebody else
+	// may have put it there, or because it is not the one that was asked for.
+	ErrUntrustedPlugin = fault("not to be trusted")
+)
+
 // maxTextBytes bounds texts that are for people.
 const maxTextBytes = 4 << 10
 

@@ -5,7 +5,6 @@ package plugins
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 )
@@ -22,8 +21,6 @@ const (
 	// is cheaper than another system call.
 	smallBytes = 32 << 10
 )
-
-var errFrame = errors.New("the pipe has no frame where one begins")
 
 // frameWriter writes the frames of one transfer after the other. After an error it
 // knows how much of a frame is owed.

@@ -19,9 +19,14 @@ const (
 	// service is the name that go-plugin knows the service by.
 	service = "sink"
 
-	// pipesVariable tells a plugin that it has been given the two pipes.
+	// pipesVariable tells a plugin which descriptors are pipes: the first is for data to it,
+	// the others for data from it.
 	pipesVariable = "VMSTREAM_SINK_PIPES"
-	pipesValue    = "3,4"
+	pipesValue    = "3,4,5,6,7"
+
+	// outCount is how many of them carry data from the plugin: as many ranges of an
+	// object as are read at a time.
+	outCount = 4
 
 	// maxMessageBytes bounds a message between the processes.
 	maxMessageBytes = 2 << 20
@@ -35,6 +40,12 @@ const (
 var handshake = plugin.HandshakeConfig{
 	MagicCookieKey:   "VMSTREAM_SINK_PLUGIN",
 	MagicCookieValue: "5f2b8a1e-sink",
+}
+
+// handshakeVariables are what a plugin has been told in the environment.
+var handshakeVariables = []string{
+	handshake.MagicCookieKey, pipesVariable, clientCertificateVariable,
+	"PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT", "PLUGIN_PROTOCOL_VERSIONS", plugin.EnvUnixSocketDir,
 }
 
 // glue is what go-plugin wants to know of a version of the protocol.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -19,7 +18,7 @@ import (
 
 // Options say where sinks come from.
 type Options struct {
-	// Self is the program that is started as Self plugin-serve SCHEME for a
+	// Self is the program that is started as Self [ServeCommand] SCHEME for a
 	// built-in scheme, and calls Serve then. Empty: the program that we are.
 	Self string
 	// Builtin are the drivers of the built-in schemes.
@@ -38,12 +37,16 @@ type Options struct {
 	InProcess bool
 }
 
+// ServeCommand is what a program is started with that is to serve a built-in sink.
+const ServeCommand = "plugin-serve"
+
 // Host opens sinks in processes of their own. It may be used by several goroutines.
 type Host struct {
 	o     Options
 	log   *slog.Logger
 	time  timing
 	trust truster
+	who   func() (*identity, error)
 }
 
 // NewHost returns a host. It starts nothing.
@@ -52,7 +55,7 @@ func NewHost(o Options) *Host {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Host{o: o, log: log, time: defaultTiming}
+	return &Host{o: o, log: log, time: defaultTiming, who: sync.OnceValues(newIdentity)}
 }
 
 // Found is a sink that can be opened, or that could be if it were right.
@@ -73,7 +76,7 @@ func (h *Host) builtin(scheme string) sinks.Driver {
 
 // Open starts the process of a sink and opens a target there, see [sinks.Driver];
 // Close of the sink ends the process. ctx bounds opening alone. A scheme that no
-// sink has gives an error that is [fs.ErrNotExist] and [sinks.ErrTarget]; an
+// sink has gives an error that is [ErrNoSink] and [sinks.ErrTarget]; an
 // executable that may not be started gives [ErrUntrustedPlugin].
 func (h *Host) Open(ctx context.Context, t sinks.Target) (sinks.Sink, string, error) {
 	if !nameForm.MatchString(t.Scheme) {
@@ -83,14 +86,11 @@ func (h *Host) Open(ctx context.Context, t sinks.Target) (sinks.Sink, string, er
 		if !slices.Contains(h.o.Override, t.Scheme) {
 			return h.openBuiltin(ctx, t, d)
 		}
-		if _, err := find(h.o.Dirs, t.Scheme); errors.Is(err, fs.ErrNotExist) {
+		if _, err := find(h.o.Dirs, t.Scheme); errors.Is(err, ErrNoSink) {
 			return h.openBuiltin(ctx, t, d)
 		}
 	}
 	path, err := find(h.o.Dirs, t.Scheme)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", err, sinks.ErrTarget)
-	}
 	if err != nil {
 		return nil, "", err
 	}
@@ -113,9 +113,9 @@ func (h *Host) openBuiltin(ctx context.Context, t sinks.Target, d sinks.Driver) 
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := start(ctx, launch{
-		name: t.Scheme, path: self, args: []string{"plugin-serve", t.Scheme},
-		asked: d.Describe().Environment, log: h.log, time: h.time,
+	p, err := h.start(ctx, launch{
+		name: t.Scheme, path: self, args: []string{ServeCommand, t.Scheme},
+		asked: d.Describe().Environment,
 	})
 	if err != nil {
 		return nil, "", err
@@ -152,7 +152,37 @@ func (h *Host) startExecutable(ctx context.Context, c candidate, asked []string)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", c.name, err)
 	}
-	return start(ctx, launch{name: c.name, path: image.path, image: image, asked: asked, log: h.log, time: h.time})
+	return h.start(ctx, launch{name: c.name, path: image.path, image: image, asked: asked})
+}
+
+func (h *Host) start(ctx context.Context, l launch) (*process, error) {
+	var err error
+	if l.who, err = h.who(); err != nil {
+		l.image.close()
+		return nil, err
+	}
+	l.log, l.time = h.log, h.time
+	return start(ctx, l)
+}
+
+// Describe tells of the sink of a scheme. Its executable is started to describe itself.
+func (h *Host) Describe(ctx context.Context, scheme string) (Found, error) {
+	if !nameForm.MatchString(scheme) {
+		return Found{}, noSink(scheme)
+	}
+	path, err := "", error(nil)
+	d := h.builtin(scheme)
+	if d == nil || slices.Contains(h.o.Override, scheme) {
+		path, err = find(h.o.Dirs, scheme)
+	}
+	switch {
+	case d != nil && (path == "" || errors.Is(err, ErrNoSink)):
+		return Found{Description: d.Describe()}, nil
+	case err != nil:
+		return Found{}, err
+	}
+	description, err := h.describe(ctx, candidate{scheme, path})
+	return Found{Description: description, Path: path}, err
 }
 
 // describe starts an executable with next to no environment and asks what it is.
@@ -162,7 +192,11 @@ func (h *Host) describe(ctx context.Context, c candidate) (sinks.Description, er
 		return sinks.Description{}, err
 	}
 	defer p.end(p.time.end)
-	return p.describe(ctx)
+	var granted []string // what the built-in sink sees, one that takes its place may
+	if d := h.builtin(c.name); d != nil {
+		granted = d.Describe().Environment
+	}
+	return p.describe(ctx, granted)
 }
 
 // listAtOnce is how many executables are asked at a time.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +41,33 @@ func gone(t *testing.T, s *remote) {
 		t.Error("the process is still there")
 	}
 }
+
+// group runs subtests that wait most of the time, several at a time, also where there
+// are few processors.
+type group struct {
+	t     *testing.T
+	all   sync.WaitGroup
+	turns chan struct{}
+}
+
+const groupCount = 8
+
+func newGroup(t *testing.T) *group {
+	g := &group{t: t, turns: make(chan struct{}, groupCount)}
+	t.Parallel()
+	return g
+}
+
+// run begins a subtest. wait must be called in the end.
+func (g *group) run(name string, f func(*testing.T)) {
+	g.all.Go(func() {
+		g.turns <- struct{}{}
+		defer func() { <-g.turns }()
+		g.t.Run(name, f)
+	})
+}
+
+func (g *group) wait() { g.all.Wait() }
 
 const stuckTime = 2 * time.Minute // in which nothing takes as long that goes on
 
@@ -76,6 +104,8 @@ func store(ctx context.Context, s sinks.Sink, key string) error {
 
 // TestBadSinks stores an object in sinks that go wrong.
 func TestBadSinks(t *testing.T) {
+	g := newGroup(t)
+	defer g.wait()
 	cases := []struct {
 		how   string
 		kinds []error // of the error
@@ -89,10 +119,10 @@ func TestBadSinks(t *testing.T) {
 		{how: "fails-in-create", kinds: []error{sinks.ErrExists}, says: "it is there"},
 		{how: "fails-in-write", kinds: []error{sinks.ErrTransient}, says: "no room"},
 		{how: "fails-in-commit", kinds: []error{sinks.ErrShort}, says: "one byte is missing"},
-		{how: "hangs-in-create", kinds: []error{context.DeadlineExceeded}, after: 2 * time.Second},
-		{how: "hangs-in-write", kinds: []error{context.DeadlineExceeded}, after: 2 * time.Second},
-		{how: "waits-in-write", kinds: []error{context.DeadlineExceeded}, after: 2 * time.Second},
-		{how: "hangs-in-commit", kinds: []error{context.DeadlineExceeded, sinks.ErrUnknown}, after: 2 * time.Second},
+		{how: "hangs-in-create", kinds: []error{context.DeadlineExceeded}, after: time.Second},
+		{how: "hangs-in-write", kinds: []error{context.DeadlineExceeded}, after: time.Second},
+		{how: "waits-in-write", kinds: []error{context.DeadlineExceeded}, after: time.Second},
+		{how: "hangs-in-commit", kinds: []error{context.DeadlineExceeded, sinks.ErrUnknown}, after: time.Second},
 		{how: "lies-about-size", kinds: []error{errAnswer, sinks.ErrUnknown}, says: "3999999 bytes"},
 		{how: "lies-about-key", kinds: []error{errAnswer, sinks.ErrUnknown}, says: `"another"`},
 		{how: "stops", kinds: []error{errGone}, says: "killed"},
@@ -102,10 +132,15 @@ func TestBadSinks(t *testing.T) {
 	}
 	for _, c := range cases {
 		for _, pipes := range []bool{true, false} {
-			t.Run(c.how+map[bool]string{true: "", false: "-in-messages"}[pipes], func(t *testing.T) {
-				t.Parallel()
+			g.run(c.how+map[bool]string{true: "", false: "-in-messages"}[pipes], func(t *testing.T) {
 				h := testHost(t)
-				h.time.abort, h.time.tidy, h.time.check, h.time.respond = 5*time.Second, 2*time.Second, time.Second, 10*time.Second
+				h.time.tidy = time.Second
+				if strings.HasPrefix(c.how, "hangs") { // nobody answers, however long it is waited for
+					h.time.abort, h.time.end = time.Second, time.Second
+				}
+				if c.how == "stops" {
+					h.time.check, h.time.respond = 100*time.Millisecond, 2*time.Second
+				}
 				s, key := openSink(t, h, "bad:"+c.how)
 				if !pipes {
 					s.p.in, s.p.out = nil, nil
@@ -143,13 +178,14 @@ func check(t *testing.T, err error, says string, kinds ...error) {
 
 // TestBadWire stores and reads with plugins that do not keep to the protocol.
 func TestBadWire(t *testing.T) {
+	g := newGroup(t)
+	defer g.wait()
 	for _, how := range []string{
 		"ready-twice", "answers-without-end", "done-first", "done-early", "ends-early", "closes-pipe", "empty-answer", "long-answer",
 	} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
+		g.run(how, func(t *testing.T) {
 			h := testHost(t)
-			h.time.abort, h.time.tidy = 5*time.Second, time.Second
+			h.time.abort, h.time.tidy = 2*time.Second, time.Second
 			s, _ := openSink(t, h, "wire:")
 			within(t, "store", func() {
 				if err := store(t.Context(), s, how); err == nil {
@@ -163,8 +199,7 @@ func TestBadWire(t *testing.T) {
 		})
 	}
 	for _, how := range []string{"end-without-data", "end-without-opened", "long-frame", "data-without-end", "ends-call", "opened-without-info"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
+		g.run(how, func(t *testing.T) {
 			h := testHost(t)
 			h.time.tidy = time.Second
 			s, _ := openSink(t, h, "wire:")
@@ -178,7 +213,7 @@ func TestBadWire(t *testing.T) {
 			gone(t, s)
 		})
 	}
-	t.Run("list", func(t *testing.T) {
+	g.run("list", func(t *testing.T) {
 		s, _ := openSink(t, testHost(t), "wire:")
 		for _, err := range s.List(t.Context(), "") {
 			check(t, err, "1001", errAnswer)
@@ -200,6 +235,8 @@ func readAll(ctx context.Context, s sinks.Sink, key string) error {
 
 // TestBadReads reads from sinks that go wrong.
 func TestBadReads(t *testing.T) {
+	g := newGroup(t)
+	defer g.wait()
 	for _, c := range []struct {
 		how, says string
 		kinds     []error
@@ -211,19 +248,23 @@ func TestBadReads(t *testing.T) {
 		{how: "dies-in-read", says: "exit status 7", kinds: []error{errGone}},
 	} {
 		for _, pipes := range []bool{true, false} {
-			t.Run(c.how+map[bool]string{true: "", false: "-in-messages"}[pipes], func(t *testing.T) {
-				t.Parallel()
+			g.run(c.how+map[bool]string{true: "", false: "-in-messages"}[pipes], func(t *testing.T) {
 				s, key := openSink(t, testHost(t), "bad:"+c.how)
 				if !pipes {
 					s.p.in, s.p.out = nil, nil
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-				defer cancel()
+				ctx := t.Context()
+				if c.how == "hangs-in-read" {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
+					defer cancel()
+				}
 				within(t, "read", func() { check(t, readAll(ctx, s, key), c.says, c.kinds...) })
-				if pipes && c.how != "dies-in-read" { // the pipe is as it was
-					if l := s.p.out.take(); l == nil {
-						t.Error("the pipe is out of step")
-					} else {
+				if pipes && c.how != "dies-in-read" { // the pipes are as they were
+					for _, l := range s.p.out {
+						if l.take() == nil {
+							t.Fatal("a pipe is out of step")
+						}
 						l.leave(true)
 					}
 				}
@@ -234,6 +275,8 @@ func TestBadReads(t *testing.T) {
 
 // TestBadAnswers asks sinks that tell what cannot be.
 func TestBadAnswers(t *testing.T) {
+	g := newGroup(t)
+	defer g.wait()
 	for _, c := range []struct {
 		how, says string
 		kind      error
@@ -249,8 +292,7 @@ func TestBadAnswers(t *testing.T) {
 		{"fails-in-range", "lost", sinks.ErrTransient},
 		{"dies-in-range", "exit status 7", errGone},
 	} {
-		t.Run(c.how, func(t *testing.T) {
-			t.Parallel()
+		g.run(c.how, func(t *testing.T) {
 			s, key := openSink(t, testHost(t), "bad:"+c.how)
 			var err error
 			switch {
@@ -280,6 +322,8 @@ func TestBadAnswers(t *testing.T) {
 
 // TestBadOpen opens what cannot be opened.
 func TestBadOpen(t *testing.T) {
+	g := newGroup(t)
+	defer g.wait()
 	for target, says := range map[string]string{
 		"dead:": "does not start as a plugin", "mute:": "timeout", "garbage:": "Hello, I am a plugin", "flood:": "xxx",
 		"netrpc:": "unsupported plugin protocol", "tcp:": "Unix socket", "plain:": "no answer", "orphan:": "does not start",
@@ -287,8 +331,7 @@ func TestBadOpen(t *testing.T) {
 		"bad:dies-in-open": "exit status 7", "bad:fails-in-open": "no such ?[31mplace", "bad:hangs-in-open": "deadline",
 		"nothing:": "no sink is called nothing", "BAD:": "no sink can be called",
 	} {
-		t.Run(target, func(t *testing.T) {
-			t.Parallel()
+		g.run(target, func(t *testing.T) {
 			h := testHost(t)
 			if target == "mute:" {
 				h.time.start = 2 * time.Second
@@ -296,7 +339,7 @@ func TestBadOpen(t *testing.T) {
 			ctx := t.Context()
 			if target == "bad:hangs-in-open" {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, 5*time.Second)
+				ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
 				defer cancel()
 			}
 			scheme, rest, _ := strings.Cut(target, ":")
@@ -311,7 +354,7 @@ func TestBadOpen(t *testing.T) {
 			})
 		})
 	}
-	t.Run("given up", func(t *testing.T) {
+	g.run("given up", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		within(t, "open", func() {

@@ -6,4 +6,4 @@ package plugins
 
 import "os"
 
-func inherited(bool) (in, out *os.File) { return nil, nil }
+func inherited(bool) (in *os.File, out []*os.File) { return nil, nil }

@@ -14,15 +14,15 @@ import (
 // Descriptors of the pipes, see pipesValue.
 const (
 	inDescriptor  = 3
-	outDescriptor = 4
+	outDescriptor = 4 // the first of outCount
 )
 
 // inherited returns the pipes that the host has given us, and closes what else we
 // have from it or from whoever has started it. What this process has opened itself
 // is closed on exec, which is how to tell.
-func inherited(pipes bool) (in, out *os.File) {
+func inherited(pipes bool) (in *os.File, out []*os.File) {
 	for _, fd := range descriptors() {
-		given := pipes && (fd == inDescriptor || fd == outDescriptor)
+		given := pipes && fd >= inDescriptor && fd < outDescriptor+outCount
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if fd > 2 && !given && err == nil && flags&unix.FD_CLOEXEC == 0 {
 			_ = unix.Close(fd) // nobody knows what it is
@@ -31,13 +31,16 @@ func inherited(pipes bool) (in, out *os.File) {
 	if !pipes {
 		return nil, nil
 	}
-	for _, fd := range []int{inDescriptor, outDescriptor} {
+	for fd := inDescriptor; fd < outDescriptor+outCount; fd++ {
 		unix.CloseOnExec(fd) // what a sink starts has no business with them
 		if unix.SetNonblock(fd, true) != nil {
 			return nil, nil // no such file: data comes in messages
 		}
 	}
-	return os.NewFile(inDescriptor, "data to the sink"), os.NewFile(outDescriptor, "data from the sink")
+	for fd := outDescriptor; fd < outDescriptor+outCount; fd++ {
+		out = append(out, os.NewFile(uintptr(fd), "data from the sink"))
+	}
+	return os.NewFile(inDescriptor, "data to the sink"), out
 }
 
 // descriptors are those that are open, as far as the system tells.

@@ -3,12 +3,14 @@
 package plugins
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,8 +33,11 @@ const (
 	logName = "said"
 )
 
+// levelTrace is below what anybody wants to know who does not look for mistakes here.
+const levelTrace = slog.LevelDebug - 4
+
 // newLogger returns a logger for go-plugin whose lines go to log: those of the
-// plugin at their level, those of go-plugin itself at debug level.
+// plugin at their level, those of go-plugin itself at levelTrace.
 func newLogger(log *slog.Logger, name string) hclog.Logger {
 	level := hclog.Error
 	for _, l := range []hclog.Level{hclog.Warn, hclog.Info, hclog.Debug} {
@@ -60,7 +65,7 @@ type logAdapter struct {
 func (a *logAdapter) Accept(name string, level hclog.Level, message string, args ...any) {
 	to := slogLevel(level)
 	if name != logName {
-		to = slog.LevelDebug
+		to = levelTrace
 	}
 	if !a.log.Enabled(context.Background(), to) {
 		return
@@ -107,8 +112,13 @@ func slogLevel(l hclog.Level) slog.Level {
 func attrs(args []any) []slog.Attr {
 	var all []slog.Attr
 	for i := 0; i+1 < len(args) && len(all) < maxLogAttrs; i += 2 {
-		all = append(all, slog.String(shortened(fmt.Sprint(args[i])), shortened(fmt.Sprint(args[i+1]))))
+		name := shortened(fmt.Sprint(args[i]))
+		if name == "timestamp" { // go-plugin's, of the line
+			continue
+		}
+		all = append(all, slog.String(name, shortened(fmt.Sprint(args[i+1]))))
 	}
+	slices.SortFunc(all, func(a, b slog.Attr) int { return cmp.Compare(a.Key, b.Key) }) // go-plugin shuffles them
 	return all
 }
 
@@ -120,9 +130,9 @@ func shortened(s string) string {
 }
 
 // starter is what go-plugin calls to start a process with the environment that it
-// needs.
-func starter(start func(environment []string) runner.Runner) func(hclog.Logger, *exec.Cmd, string) (runner.Runner, error) {
-	return func(_ hclog.Logger, c *exec.Cmd, _ string) (runner.Runner, error) { return start(c.Env), nil }
+// needs, and a directory for its socket.
+func starter(start func(environment []string, dir string) runner.Runner) func(hclog.Logger, *exec.Cmd, string) (runner.Runner, error) {
+	return func(_ hclog.Logger, c *exec.Cmd, dir string) (runner.Runner, error) { return start(c.Env, dir), nil }
 }
 
 // quiet keeps go-plugin's own words from a plugin's stderr.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/vmstream/vmstream/sinks"
@@ -15,10 +16,17 @@ import (
 )
 
 // TestMain lets the tests' own program be the plugin, as vmstream is for its
-// built-in sinks.
+// built-in sinks, also under the name of an executable.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "plugin-serve" {
 		os.Exit(serveTest(os.Args[2]))
+	}
+	if scheme, ok := strings.CutPrefix(filepath.Base(os.Args[0]), filePrefix); ok {
+		os.Exit(serveTest(scheme))
+	}
+	// Of the race detector in plugins: it waits for a second at their ends otherwise.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=10"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -23,9 +23,6 @@ import (
 	"github.com/vmstream/vmstream/sinks"
 )
 
-// errGone says that the process of a sink has ended.
-var errGone = errors.New("its process has gone")
-
 // timing is how long things may take.
 type timing struct {
 	start   time.Duration // until a process says where it listens
@@ -51,6 +48,7 @@ type launch struct {
 	asked []string    // variables that it wants to see
 	log   *slog.Logger
 	time  timing
+	who   *identity
 }
 
 // process is a plugin that runs.
@@ -61,9 +59,10 @@ type process struct {
 	time  timing
 
 	in  *lane // data to the plugin, nil without
-	out *lane // data from it, nil without
+	out lanes // data from it, none without
 
 	client  *plugin.Client
+	dir     string // of the socket
 	ping    func() error
 	endOnce sync.Once
 	stop    chan struct{} // closed when it is to end
@@ -72,10 +71,12 @@ type process struct {
 // lane is a pipe that one transfer at a time may use.
 type lane struct {
 	mu     sync.Mutex // held by the transfer
+	number uint32     // of those from the plugin, from 1
 	file   *os.File
 	writer *frameWriter
 	reader *frameReader
 	broken bool // nobody knows where the next transfer begins
+	wide   bool // it has been made so
 }
 
 // take returns the lane for a transfer; nil if there is none to be had.
@@ -87,7 +88,24 @@ func (l *lane) take() *lane {
 		l.mu.Unlock()
 		return nil
 	}
+	if !l.wide { // not before it is used: the system counts what the pipes of a user can hold
+		widen(l.file)
+		l.wide = true
+	}
 	return l
+}
+
+// lanes are those from the plugin.
+type lanes []*lane
+
+// take returns one that is free; nil if there is none.
+func (all lanes) take() *lane {
+	for _, l := range all {
+		if l.take() != nil {
+			return l
+		}
+	}
+	return nil
 }
 
 // leave ends the use of a lane. whole says that the transfer has come to its end.
@@ -103,13 +121,14 @@ func (l *lane) leave(whole bool) {
 // start starts a plugin and waits until it listens.
 func start(ctx context.Context, l launch) (*process, error) {
 	if ctx.Err() != nil {
-		if l.image != nil {
-			_ = l.image.file.Close() // only read
-		}
+		l.image.close()
 		return nil, context.Cause(ctx)
 	}
 	cmd := exec.Command(l.path, l.args...) //nolint:noctx // its end is ours to choose
-	cmd.Env = environment(os.Environ(), l.asked)
+	if l.image == nil {
+		cmd.Args[0] = "vmstream" // what the list of processes shows, and not /proc/self/exe
+	}
+	cmd.Env = append(environment(os.Environ(), l.asked), clientCertificateVariable+"="+string(l.who.pem))
 	child, in, out, err := newChild(cmd, l.image)
 	if err != nil {
 		return nil, err
@@ -117,17 +136,21 @@ func start(ctx context.Context, l launch) (*process, error) {
 	p := &process{name: l.name, child: child, time: l.time, stop: make(chan struct{})}
 	if in != nil {
 		p.in = &lane{file: in, writer: &frameWriter{w: in}}
-		p.out = &lane{file: out, reader: newFrameReader(out)}
+		for i, f := range out {
+			p.out = append(p.out, &lane{number: uint32(i) + 1, file: f, reader: newFrameReader(f)})
+		}
 	}
 	p.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig: handshake, VersionedPlugins: versions(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:         true, SkipHostEnv: true, StartTimeout: l.time.start,
+		TLSConfig:        l.who.config(), SkipHostEnv: true, StartTimeout: l.time.start,
 		Logger: newLogger(l.log, l.name), PluginLogBufferSize: maxLogLineBytes,
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes))},
-		RunnerFunc: starter(func(env []string) runner.Runner {
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: socketDir(os.TempDir())},
+		RunnerFunc: starter(func(env []string, dir string) runner.Runner {
 			cmd.Env = append(cmd.Env, env...)
+			p.dir = dir
 			return child
 		}),
 	})
@@ -137,6 +160,20 @@ func start(ctx context.Context, l launch) (*process, error) {
 	}
 	go p.watch()
 	return p, nil
+}
+
+// maxTempBytes is how long the name of a directory may be for a socket below: the
+// system takes 108 bytes, at some places fewer, with what go-plugin puts behind.
+const maxTempBytes = 60
+
+// socketDir returns where sockets go, which is the directory of temporary files if that
+// is possible.
+func socketDir(temp string) string {
+	const short = "/tmp"
+	if i, err := os.Stat(short); len(temp) > maxTempBytes && err == nil && i.IsDir() {
+		return short
+	}
+	return temp
 }
 
 // connect does what may hang: go-plugin takes no context, so the process is killed.
@@ -152,7 +189,7 @@ func (p *process) connect(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return fmt.Errorf("its process %s does not start as a plugin of version %d does: %s", p.child.cmd.Args[0], protocolVersion, plain(err.Error()))
+		return fmt.Errorf("%s %w, version %d: %s", p.child.cmd.Args[0], errNoStart, protocolVersion, plain(err.Error()))
 	}
 	p.sink = got.(sinkv1.SinkClient)
 	return nil
@@ -171,6 +208,9 @@ func (p *process) end(patience time.Duration) {
 		p.client.Kill()
 		p.kill() // go-plugin takes one that has not told where it listens for none
 		p.child.abandon()
+		if p.dir != "" {
+			_ = os.RemoveAll(p.dir) // go-plugin forgets that of a process that has not started
+		}
 	})
 }
 
@@ -231,20 +271,20 @@ func (p *process) broken(ctx context.Context, what string, err error) error {
 	case p.gone():
 		err = fmt.Errorf("%w: %s", errGone, p.child.ended())
 	case isStatus:
-		err = fmt.Errorf("no answer: %s", plain(s.Message()))
+		err = fmt.Errorf("%w: %s", errNoAnswer, plain(s.Message()))
 	}
 	return fmt.Errorf("sink %s: %s: %w", p.name, what, err)
 }
 
-// describe asks a plugin what it is.
-func (p *process) describe(ctx context.Context) (sinks.Description, error) {
+// describe asks a plugin what it is. It may ask for the variables in granted.
+func (p *process) describe(ctx context.Context, granted []string) (sinks.Description, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.time.ask)
 	defer cancel()
 	m, err := p.sink.Describe(ctx, &sinkv1.DescribeRequest{})
 	if err != nil {
 		return sinks.Description{}, p.broken(ctx, "describe", err)
 	}
-	d, err := description(m, p.name)
+	d, err := description(m, p.name, granted)
 	if err != nil {
 		return sinks.Description{}, fmt.Errorf("sink %s: describe: %w", p.name, err)
 	}

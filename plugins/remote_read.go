@@ -39,9 +39,9 @@ type transfer struct {
 	eof   bool   // what End says
 }
 
-// transfer begins one. begin begins the call; pipe offers the pipe.
+// transfer begins one. begin begins the call; pipe offers one of the pipes.
 func (r *remote) transfer(
-	ctx context.Context, what string, begin func(ctx context.Context, pipe bool) (readStream, error),
+	ctx context.Context, what string, begin func(ctx context.Context, pipe uint32) (readStream, error),
 ) (*transfer, error) {
 	inner, cancel := context.WithCancel(ctx)
 	t := &transfer{p: r.p, ctx: ctx, what: what, cancel: cancel, lane: r.p.out.take(), over: make(chan struct{})}
@@ -57,9 +57,13 @@ func (r *remote) transfer(
 	return t, nil
 }
 
-func (t *transfer) open(inner context.Context, begin func(context.Context, bool) (readStream, error)) error {
+func (t *transfer) open(inner context.Context, begin func(context.Context, uint32) (readStream, error)) error {
 	var err error
-	if t.stream, err = begin(inner, t.lane != nil); err != nil {
+	pipe := uint32(0)
+	if t.lane != nil {
+		pipe = t.lane.number
+	}
+	if t.stream, err = begin(inner, pipe); err != nil {
 		return t.p.broken(t.ctx, t.what, err)
 	}
 	m, err := t.stream.Recv()
@@ -229,7 +233,7 @@ func (r *remote) Open(ctx context.Context, key string) (io.ReadCloser, sinks.Inf
 	if err := checkKey(key); err != nil {
 		return nil, sinks.Info{}, err
 	}
-	t, err := r.transfer(ctx, "read", func(ctx context.Context, pipe bool) (readStream, error) {
+	t, err := r.transfer(ctx, "read", func(ctx context.Context, pipe uint32) (readStream, error) {
 		return r.p.sink.Read(ctx, &sinkv1.ReadRequest{Key: []byte(key), Pipe: pipe})
 	})
 	if err != nil {
@@ -312,7 +316,7 @@ func (x *remoteRanges) ReadAt(p []byte, offset int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	t, err := x.r.transfer(x.ctx, "read", func(ctx context.Context, pipe bool) (readStream, error) {
+	t, err := x.r.transfer(x.ctx, "read", func(ctx context.Context, pipe uint32) (readStream, error) {
 		return x.r.p.sink.ReadAt(ctx, &sinkv1.ReadAtRequest{Reader: x.reader, Offset: offset, LengthBytes: int64(len(p)), Pipe: pipe})
 	})
 	if err != nil {

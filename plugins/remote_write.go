@@ -53,6 +53,9 @@ func (r *remote) Create(ctx context.Context, key string, o sinks.CreateOptions) 
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	if (o.Resume || o.Keep) && !r.can.Resume {
+		return nil, r.unsupported("resume")
+	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &remoteWriter{r: r, key: key, ctx: ctx, cancel: cancel, answers: make(chan *sinkv1.WriteResponse, maxAnswers), over: make(chan struct{})}
 	w.lane = r.p.in.take()
@@ -329,7 +332,8 @@ func (w *remoteWriter) drained(ctx context.Context) bool {
 	}
 }
 
-// Abort has the plugin give up. One that does not answer is ended.
+// Abort has the plugin give up. One that does not answer in time is ended; if ctx is
+// cancelled it is left to clean up.
 func (w *remoteWriter) Abort(ctx context.Context) error {
 	if w.ended {
 		return nil
@@ -338,7 +342,7 @@ func (w *remoteWriter) Abort(ctx context.Context) error {
 	patience, cancel := context.WithTimeoutCause(ctx, w.r.p.time.abort, errors.New("it does not answer"))
 	defer cancel()
 	err := w.abort(patience)
-	if err != nil && patience.Err() != nil && ctx.Err() == nil {
+	if err != nil && errors.Is(patience.Err(), context.DeadlineExceeded) {
 		w.r.p.kill()
 	}
 	w.finish(err == nil)

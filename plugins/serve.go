@@ -30,6 +30,7 @@ func Serve(d sinks.Driver, stdin io.Reader) error {
 	in, out := inherited(os.Getenv(pipesVariable) == pipesValue)
 	log := serveLog()
 	s := newServer(d, log, in, out)
+	s.stderr = os.Stderr
 	ended := make(chan struct{})
 	go func() { // it ends with the host's process, also if that was killed
 		defer close(ended)
@@ -54,11 +55,13 @@ func newGRPCServer(o []grpc.ServerOption) *grpc.Server {
 }
 
 // newServer returns the service. in and out are the pipes, nil without.
-func newServer(d sinks.Driver, log *slog.Logger, in, out *os.File) *server {
+func newServer(d sinks.Driver, log *slog.Logger, in *os.File, out []*os.File) *server {
 	s := &server{driver: d, log: log, readers: map[uint64]*openReader{}}
 	if in != nil {
 		s.in = &lane{file: in, reader: newFrameReader(in)}
-		s.out = &lane{file: out, writer: &frameWriter{w: out}}
+		for _, f := range out {
+			s.out = append(s.out, &lane{file: f, writer: &frameWriter{w: f}})
+		}
 	}
 	return s
 }

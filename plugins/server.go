@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"os"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -21,9 +22,11 @@ import (
 // server is a driver's side of the protocol.
 type server struct {
 	sinkv1.UnimplementedSinkServer
-	driver  sinks.Driver
-	log     *slog.Logger
-	in, out *lane
+	driver sinks.Driver
+	log    *slog.Logger
+	in     *lane
+	out    lanes
+	stderr *os.File // of the process, nil in tests
 
 	mu      sync.Mutex
 	sink    sinks.Sink         // the one that was opened
@@ -47,6 +50,9 @@ func (s *server) Open(ctx context.Context, m *sinkv1.OpenRequest) (*sinkv1.OpenR
 	if s.sink != nil {
 		return nil, status.Error(codes.FailedPrecondition, "a target was opened before")
 	}
+	if s.stderr != nil {
+		s.settle()
+	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the sink outlives the call
 	stop := context.AfterFunc(ctx, cancel)
 	sink, key, err := s.driver.Open(inner, sinks.Target{Scheme: m.GetScheme(), Rest: string(m.GetRest())}, s.log)
@@ -57,6 +63,16 @@ func (s *server) Open(ctx context.Context, m *sinkv1.OpenRequest) (*sinkv1.OpenR
 	}
 	s.sink, s.cancel = sink, cancel
 	return &sinkv1.OpenResponse{Key: []byte(key), Capabilities: capabilitiesMessage(sink.Capabilities())}, nil
+}
+
+// settle undoes what go-plugin and the host have done to the process and a sink has
+// no use for: a stderr that loses the last words, variables that programs which it
+// starts would inherit.
+func (s *server) settle() {
+	os.Stderr = s.stderr
+	for _, name := range handshakeVariables {
+		_ = os.Unsetenv(name) // it may not be there
+	}
 }
 
 // opened returns the sink.

@@ -130,12 +130,12 @@ func readFailure(err error) *sinkv1.ReadResponse {
 	return &sinkv1.ReadResponse{Step: &sinkv1.ReadResponse_Failure{Failure: failure(err)}}
 }
 
-// send sends what a reader has, through the pipe if it is free. What it returns is
+// send sends what a reader has, through a pipe if the host offers one. What it returns is
 // an error of the call.
-func (s *server) send(stream readServer, r io.Reader, opened *sinkv1.Opened, pipe bool, eof func() bool) error {
+func (s *server) send(stream readServer, r io.Reader, opened *sinkv1.Opened, pipe uint32, eof func() bool) error {
 	var l *lane
-	if pipe {
-		l = s.out.take()
+	if pipe > 0 && int(pipe) <= len(s.out) {
+		l = s.out[pipe-1].take()
 	}
 	opened.Pipe = l != nil
 	if err := stream.Send(&sinkv1.ReadResponse{Step: &sinkv1.ReadResponse_Opened{Opened: opened}}); err != nil {

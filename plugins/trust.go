@@ -15,10 +15,6 @@ import (
 	"strings"
 )
 
-// ErrUntrustedPlugin says that an executable was not started because somebody else
-// may have put it there, or because it is not the one that was asked for.
-var ErrUntrustedPlugin = errors.New("not to be trusted")
-
 func untrusted(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, ErrUntrustedPlugin)...)
 }
@@ -31,6 +27,13 @@ type executable struct {
 	file   *os.File
 	path   string // without symbolic links
 	script bool   // an interpreter opens it by its name
+}
+
+// close closes the file; there may be none.
+func (x *executable) close() {
+	if x != nil {
+		_ = x.file.Close() // only read
+	}
 }
 
 // trust opens an executable if nobody but root and ourselves can have put it

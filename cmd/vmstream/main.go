@@ -12,8 +12,15 @@ import (
 )
 
 func main() {
+	if code, is := command.ServePlugin(os.Args, os.Stdin, os.Stderr); is {
+		os.Exit(code)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		program = os.Args[0] // where there is no /proc
+	}
 	ctx, stop := cli.WithSignals(context.Background(), os.Exit)
-	code := command.Run(ctx, command.Args(os.Args), command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	code := command.Run(ctx, command.Args(os.Args), command.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: program})
 	stop()
 	os.Exit(code)
 }

@@ -26,8 +26,13 @@ import (
 )
 
 // TestMain makes this binary the vmstream that scripts and tests find in PATH,
-// also by the names of the classic tools and of Amanda's application.
+// also by the names of the classic tools and of Amanda's application, and the plugin
+// of tests.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == oddName {
+		serveOdd()
+		return
+	}
 	commands := map[string]func(){}
 	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl", "amvmstream"} {
 		commands[name] = main

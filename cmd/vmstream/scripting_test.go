@@ -91,6 +91,11 @@ func TestScriptingDocument(t *testing.T) {
 		{"vmsnap", false, "summary", []string{"vmsnap", "--state-dir", file("state"), "-c", esx2Machine(t, 1<<20), "-d", file("backup")}},
 		{"vmres", false, "summary", []string{"vmres", "-C", file("restored"), file("backup/web01")}},
 		{"integrate", true, "", []string{"integrate", "amanda", "--dir", file("amanda"), file("d.img")}},
+		{"sinks", true, "", []string{"sink", "list"}},
+		{"sinks", true, "", []string{"sink", "describe", "s3"}},
+		{"sinkcheck", true, "", []string{"sink", "verify", "file:" + dir + "/"}},
+		{"sinkobject", true, "", []string{"sink", "ls", "file:" + file("stream")}},
+		{"log", false, "log", []string{"backup", "-v", "--to", "exec:echo said >&2; cat >" + os.DevNull, file("d.img")}},
 		{"version", true, "", []string{"version"}},
 	} {
 		t.Run(c.table, func(t *testing.T) {

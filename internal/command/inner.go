@@ -29,7 +29,7 @@ func (a *app) inner(ctx context.Context, out, err io.Writer, args ...string) int
 			globals = append(globals, g.flag)
 		}
 	}
-	return Run(ctx, append(globals, args...), Streams{In: strings.NewReader(""), Out: out, Err: err})
+	return Run(ctx, append(globals, args...), Streams{In: strings.NewReader(""), Out: out, Err: err, Program: a.Program})
 }
 
 // told returns the error for an exit code whose reason has been told.

@@ -23,6 +23,11 @@ import (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+
+	// Program is the path of the program that calls [ServePlugin]. Built-in sinks get
+	// processes of it, and other sinks are looked for beside it. Empty: built-in sinks
+	// are in this process.
+	Program string
 }
 
 // app is what the commands of one run share.
@@ -129,6 +134,7 @@ func judge(ctx context.Context, err error) (int, error) {
 	if cause := context.Cause(ctx); err != nil && ctx.Err() != nil && cause != nil {
 		err = cause
 	}
+	err = asPlugin(err)
 	return cli.Code(err), err
 }
 

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vmstream/vmstream/internal/builtin"
 	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/plugins"
 	"github.com/vmstream/vmstream/sinks"
 	"github.com/vmstream/vmstream/sinks/sinkcheck"
 )
@@ -29,54 +29,106 @@ func newSink(a *app) *cobra.Command {
 	return c
 }
 
+// foundSink is what sink list and sink describe print with --json.
+type foundSink struct {
+	sinks.Description
+	Path  string `json:"path,omitempty"`  // of the plugin
+	Error string `json:"error,omitempty"` // why it cannot be used
+}
+
 func newSinkList(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List the sinks", Long: "List prints the schemes of targets.\n\n" + exitCodes, Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if a.console.JSON {
-				for _, d := range builtin.Drivers() {
-					if err := a.printJSON(d.Describe()); err != nil {
-						return err
-					}
-				}
-				return nil
+		Use: "list", Short: "List the sinks",
+		Long: "List prints the schemes of targets. Plugins are started to tell what they are; one\nthat cannot be used is warned of.\n\n" + exitCodes,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			host, err := a.host()
+			if err != nil {
+				return err
 			}
-			return a.printText(func(w io.Writer) error {
-				t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-				fmt.Fprintf(t, "SCHEME\tTARGET\tWHAT IT IS\n")
-				for _, driver := range builtin.Drivers() {
-					d := driver.Describe()
-					fmt.Fprintf(t, "%s\t%s\t%s\n", d.Scheme, d.Form, d.Summary)
+			all := host.List(c.Context())
+			if err := c.Context().Err(); err != nil {
+				return err
+			}
+			if a.console.JSON {
+				err = a.printFound(all)
+			} else {
+				err = a.printText(func(w io.Writer) error { return listSinks(w, all) })
+			}
+			for _, f := range all {
+				if f.Err != nil {
+					a.console.Warn(fmt.Sprintf("%s cannot be used: %v", f.Path, f.Err))
 				}
-				return t.Flush()
-			})
+			}
+			return errors.Join(err, a.done())
 		},
 	}
+}
+
+func (a *app) printFound(all []plugins.Found) error {
+	for _, f := range all {
+		found := foundSink{Description: f.Description, Path: f.Path}
+		if f.Err != nil {
+			found.Error = f.Err.Error()
+		}
+		if found.Options == nil { // a list is a list
+			found.Options = []sinks.Option{}
+		}
+		if found.Environment == nil {
+			found.Environment = []string{}
+		}
+		if err := a.printJSON(found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listSinks(w io.Writer, all []plugins.Found) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(t, "SCHEME\tTARGET\tWHAT IT IS\n")
+	for _, f := range all {
+		switch {
+		case f.Err != nil:
+			fmt.Fprintf(t, "%s\t-\tcannot be used (%s)\n", f.Scheme, cli.Clean(f.Path))
+		case f.Path != "":
+			fmt.Fprintf(t, "%s\t%s\t%s (%s)\n", f.Scheme, f.Form, f.Summary, cli.Clean(f.Path))
+		default:
+			fmt.Fprintf(t, "%s\t%s\t%s\n", f.Scheme, f.Form, f.Summary)
+		}
+	}
+	return t.Flush()
 }
 
 func newSinkDescribe(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "describe SCHEME", Short: "Tell of a sink's targets and options",
-		Long: "Describe tells what a sink can do, and which options its targets have.\n\n" + exitCodes, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			for _, driver := range builtin.Drivers() {
-				d := driver.Describe()
-				switch {
-				case d.Scheme != args[0]:
-				case a.console.JSON:
-					return a.printJSON(d)
-				default:
-					return a.printText(func(w io.Writer) error { return describeSink(w, &d) })
-				}
+		Long: "Describe tells what a sink can do, which options its targets have, and which variables\nof the environment it sees.\n\n" + exitCodes, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			host, err := a.host()
+			if err != nil {
+				return err
 			}
-			return cli.Usage(fmt.Errorf("no sink is called %s", args[0]))
+			f, err := host.Describe(c.Context(), args[0])
+			switch {
+			case errors.Is(err, plugins.ErrNoSink):
+				return noSink(args[0])
+			case err != nil:
+				return asSink(err)
+			case a.console.JSON:
+				return a.printFound([]plugins.Found{f})
+			}
+			return a.printText(func(w io.Writer) error { return describeSink(w, &f) })
 		},
 	}
 }
 
-func describeSink(w io.Writer, d *sinks.Description) error {
+func describeSink(w io.Writer, d *plugins.Found) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "%s\t%s\ntarget\t%s\n", d.Scheme, d.Summary, d.Form)
+	if d.Path != "" {
+		fmt.Fprintf(t, "plugin\t%s\n", cli.Clean(d.Path))
+	}
 	c := &d.Capabilities
 	for _, can := range []struct {
 		name string

@@ -8,15 +8,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/vmstream/vmstream/internal/builtin"
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/plugins"
 	"github.com/vmstream/vmstream/sinks"
 	"github.com/vmstream/vmstream/stream"
 )
@@ -60,26 +59,22 @@ func shownTarget(t sinks.Target) string {
 
 // openTarget opens the sink that s names. It has to be closed.
 func (a *app) openTarget(ctx context.Context, s string) (*target, error) {
+	host, err := a.host()
+	if err != nil {
+		return nil, err
+	}
 	t := parseTarget(s)
-	for _, d := range builtin.Drivers() {
-		if d.Describe().Scheme != t.Scheme {
-			continue
-		}
-		opened := &target{name: shownTarget(t), path: filePath(t)}
-		var err error
-		opened.sink, opened.key, err = d.Open(ctx, t, slog.New(slog.DiscardHandler))
-		if errors.Is(err, sinks.ErrTarget) {
-			err = cli.Usage(err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return opened, nil
+	opened := &target{name: shownTarget(t), path: filePath(t)}
+	opened.sink, opened.key, err = host.Open(ctx, t)
+	switch {
+	case errors.Is(err, plugins.ErrNoSink):
+		return nil, noSink(t.Scheme)
+	case errors.Is(err, sinks.ErrTarget):
+		return nil, cli.Usage(err)
+	case err != nil:
+		return nil, err
 	}
-	return nil, &cli.Error{
-		Code: cli.ExitUsage, Err: fmt.Errorf("no sink is called %s", t.Scheme),
-		Hint: "write ./ before the path of a file; vmstream sink list tells which sinks there are",
-	}
+	return opened, nil
 }
 
 // filePath is the path that a target of a file names, or empty.

@@ -1216,7 +1216,7 @@ func (*WriteResponse_Failure) isWriteResponse_Step() {}
 type ReadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Pipe          bool                   `protobuf:"varint,2,opt,name=pipe,proto3" json:"pipe,omitempty"` // the host can take data through the pipe
+	Pipe          uint32                 `protobuf:"varint,2,opt,name=pipe,proto3" json:"pipe,omitempty"` // the host can take data through this one of the pipes, from 1; 0: through none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1258,11 +1258,11 @@ func (x *ReadRequest) GetKey() []byte {
 	return nil
 }
 
-func (x *ReadRequest) GetPipe() bool {
+func (x *ReadRequest) GetPipe() uint32 {
 	if x != nil {
 		return x.Pipe
 	}
-	return false
+	return 0
 }
 
 type OpenReaderRequest struct {
@@ -1374,7 +1374,7 @@ type ReadAtRequest struct {
 	Reader        uint64                 `protobuf:"varint,1,opt,name=reader,proto3" json:"reader,omitempty"`
 	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	LengthBytes   int64                  `protobuf:"varint,3,opt,name=length_bytes,json=lengthBytes,proto3" json:"length_bytes,omitempty"`
-	Pipe          bool                   `protobuf:"varint,4,opt,name=pipe,proto3" json:"pipe,omitempty"` // the host can take data through the pipe
+	Pipe          uint32                 `protobuf:"varint,4,opt,name=pipe,proto3" json:"pipe,omitempty"` // as that of ReadRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1430,11 +1430,11 @@ func (x *ReadAtRequest) GetLengthBytes() int64 {
 	return 0
 }
 
-func (x *ReadAtRequest) GetPipe() bool {
+func (x *ReadAtRequest) GetPipe() uint32 {
 	if x != nil {
 		return x.Pipe
 	}
-	return false
+	return 0
 }
 
 type CloseReaderRequest struct {
@@ -1528,7 +1528,7 @@ func (x *CloseReaderResponse) GetFailure() *Failure {
 type Opened struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *Info                  `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`  // for Read
-	Pipe          bool                   `protobuf:"varint,2,opt,name=pipe,proto3" json:"pipe,omitempty"` // data comes through the pipe; only if the request says that it can
+	Pipe          bool                   `protobuf:"varint,2,opt,name=pipe,proto3" json:"pipe,omitempty"` // data comes through the pipe that the request names
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2350,7 +2350,7 @@ const file_sink_proto_rawDesc = "" +
 	"\x04step\"3\n" +
 	"\vReadRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
-	"\x04pipe\x18\x02 \x01(\bR\x04pipe\"%\n" +
+	"\x04pipe\x18\x02 \x01(\rR\x04pipe\"%\n" +
 	"\x11OpenReaderRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"\x8d\x01\n" +
 	"\x12OpenReaderResponse\x12\x16\n" +
@@ -2361,7 +2361,7 @@ const file_sink_proto_rawDesc = "" +
 	"\x06reader\x18\x01 \x01(\x04R\x06reader\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12!\n" +
 	"\flength_bytes\x18\x03 \x01(\x03R\vlengthBytes\x12\x12\n" +
-	"\x04pipe\x18\x04 \x01(\bR\x04pipe\",\n" +
+	"\x04pipe\x18\x04 \x01(\rR\x04pipe\",\n" +
 	"\x12CloseReaderRequest\x12\x16\n" +
 	"\x06reader\x18\x01 \x01(\x04R\x06reader\"J\n" +
 	"\x13CloseReaderResponse\x123\n" +
