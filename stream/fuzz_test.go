@@ -83,7 +83,26 @@ func FuzzRead(f *testing.F) {
 		if _, err := Read(context.Background(), bytes.NewReader(append(b, 0)), nil, ReadOptions{}); err == nil {
 			t.Fatalf("accepts a byte behind the end of %s", first.Opening.Name)
 		}
+		fuzzPart(t, b, one)
 	})
+}
+
+// fuzzPart reads each disk of a good stream for itself.
+func fuzzPart(t *testing.T, b []byte, whole *memSink) {
+	for i := range whole.disks {
+		for _, file := range []bool{false, true} {
+			s, _, err := readPart(b, []int{i}, ReadOptions{}, file)
+			if err != nil { // its frames may be those of another program
+				if !isDamage(err) {
+					t.Fatalf("disk %d alone: not told as damage: %v", i, err)
+				}
+				continue
+			}
+			if s.disks[i] != nil && !bytes.Equal(s.disks[i].b, whole.disks[i].b) {
+				t.Fatalf("disk %d alone differs", i)
+			}
+		}
+	}
 }
 
 // fuzzSeries reads b as a series: it is one stream if that can be read, and

@@ -29,8 +29,31 @@ func newInput(r io.Reader, o *ReadOptions) *input {
 		in.file = &fileReader{r: o.File.R, pos: o.File.Offset}
 		r = in.file
 	}
-	in.buf = bufio.NewReaderSize(&countingReader{r: r, n: &o.Counters.Out}, inputBuffer)
+	in.buffer(r)
 	return in
+}
+
+func (in *input) buffer(r io.Reader) {
+	in.buf = bufio.NewReaderSize(&countingReader{r: r, n: &in.opt.Counters.Out}, inputBuffer)
+}
+
+// jump goes on at another byte of the stream, with which a frame begins. All readers
+// are new: a codec may be reading ahead from the old ones still.
+func (in *input) jump(offset int64) error {
+	in.close()
+	if in.file != nil {
+		in.file = &fileReader{r: in.file.r, pos: in.opt.File.Offset + offset}
+		in.buffer(in.file)
+	} else {
+		r, err := in.opt.Part.From(offset)
+		if err != nil {
+			return err
+		}
+		in.buffer(r)
+	}
+	var err error
+	in.codec, err = codec.NewTailReader(in.buf, in.opt.Workers)
+	return err
 }
 
 // begin finds the codec of a stream, unless it goes on with that of the one before.

@@ -51,6 +51,8 @@ type ReadOptions struct {
 	// workers read for themselves what they check, while it is in their cache.
 	// Read still goes from the beginning to the end, and leaves r where it was.
 	File *FileInput
+	// Part has disks passed over that nobody wants. It is for a single stream.
+	Part *Part
 }
 
 // FileInput is a stream in something that can be read at any offset.
@@ -137,6 +139,7 @@ type streamReader struct {
 	files   map[string]int // index in the opening record
 	current int            // disk being read
 	ended   bool           // all disks are through
+	parts   bool           // members have been passed over
 	turn    chan struct{}  // closed when the last extent taken has been dealt with
 }
 

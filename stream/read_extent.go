@@ -133,6 +133,11 @@ func (x *extentReader) advance(ctx context.Context, buf []byte) (*task, error) {
 		if ctx.Err() != nil { // somebody else has failed: do not wait for input
 			return nil, context.Cause(ctx)
 		}
+		if passed, err := x.passOver(); err != nil {
+			return nil, err
+		} else if passed {
+			continue
+		}
 		p, err := x.header()
 		if err != nil {
 			return nil, err

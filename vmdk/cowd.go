@@ -207,7 +207,11 @@ func (c *cowdTables) load(i int64) (grainTable, error) {
 	}
 	check := grainChecker{l: &c.layout}
 	first := i * c.extent.entries
-	for j := range min(c.extent.entries, ceilDiv(c.extent.sizeBytes, c.extent.grainBytes)-first) {
+	used := min(c.extent.entries, ceilDiv(c.extent.sizeBytes, c.extent.grainBytes)-first)
+	for j := int64(0); j < used; j++ {
+		for j+2 < used && binary.LittleEndian.Uint64(b[j*4:]) == 0 {
+			j += 2 // a redo log's tables are mostly empty
+		}
 		grain := first + j
 		switch e := binary.LittleEndian.Uint32(b[j*4:]); e {
 		case 0:

@@ -30,6 +30,9 @@ Files appear under their names only when the whole stream has been verified. Wha
 has gone to a device or a pipe by then cannot be taken back: exit code 4 says that
 it is not to be used.
 
+With --disk the other disks of a stream in a file, or in a sink that reads at any
+place, are passed over: nothing is read of them, and nothing checked.
+
   vmstream restore -C /vmfs/volumes/ds1 < web01.tar
   vmstream restore --disk scsi0:0 --to /dev/vg0/web01 < web01.tar
 

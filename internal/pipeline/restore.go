@@ -97,6 +97,9 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 			return nil, err
 		}
 	} else {
+		if len(o.Disks) > 0 {
+			o.Read.Part = partOf(ins[0])
+		}
 		all, err := ReadSeries(ctx, ins[0], s, o.Read)
 		if s.lone != nil { // the stream is at fault, not what it is restored to
 			return nil, s.lone

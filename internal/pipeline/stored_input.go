@@ -40,18 +40,52 @@ func OpenStored(ctx context.Context, s sinks.Sink, key string) (*StoredInput, er
 // Read reads ahead, a bounded number of bytes, where the sink has ranges.
 func (s *StoredInput) Read(p []byte) (int, error) {
 	if s.reader == nil {
-		s.reader = sinks.Prefetch(s.ctx, s.ranges, sinks.PrefetchOptions{})
+		s.reader = sinks.Prefetch(s.ctx, &tail{s.ranges, 0}, sinks.PrefetchOptions{})
 	}
 	return s.reader.Read(p)
 }
 
+// from reads on at an offset.
+func (s *StoredInput) from(offset int64) (io.Reader, error) {
+	var err error
+	if s.reader != nil {
+		err = s.reader.Close()
+	}
+	s.reader = sinks.Prefetch(s.ctx, &tail{s.ranges, offset}, sinks.PrefetchOptions{})
+	return s.reader, err
+}
+
 // Close ends the reading.
 func (s *StoredInput) Close() error {
+	var errs []error
 	if s.reader != nil {
-		return s.reader.Close() // closes the ranges, too
+		errs = append(errs, s.reader.Close())
 	}
-	return s.ranges.Close()
+	if s.ranges != nil {
+		errs = append(errs, s.ranges.Close())
+	}
+	return errors.Join(errs...)
 }
+
+// tail is the end of an object, from an offset on. Its owner closes the object.
+type tail struct {
+	sinks.RangeReader
+	offset int64
+}
+
+func (t *tail) Info() sinks.Info {
+	info := t.RangeReader.Info()
+	if info.SizeBytes >= 0 {
+		info.SizeBytes = max(info.SizeBytes-t.offset, 0)
+	}
+	return info
+}
+
+func (t *tail) ReadAt(p []byte, offset int64) (int, error) {
+	return t.RangeReader.ReadAt(p, t.offset+offset)
+}
+
+func (t *tail) Close() error { return nil }
 
 // FindIndex reads the two ends of the stream, and nothing between them.
 func (s *StoredInput) FindIndex() (*stream.Result, error) {

@@ -36,6 +36,7 @@ type Reader struct {
 	err    error
 	pool   sync.Pool
 	series bool // more may follow the end
+	tail   bool // the input begins in the middle of a stream
 
 	now, ended scanResult // of the stream being read, and of the one before
 	base       int64      // offset of the present stream
@@ -89,6 +90,12 @@ func NewReader(r io.Reader, workers int) (*Reader, error) {
 // anything else begins; r then stands there.
 func NewSeriesReader(r *bufio.Reader, workers int) (*Reader, error) {
 	return open(&Reader{in: r, codec: None, series: true}, workers)
+}
+
+// NewTailReader is NewSeriesReader for the end of a stream, from any of its frames on:
+// a checksum of all bytes that came before its pointer is not compared.
+func NewTailReader(r *bufio.Reader, workers int) (*Reader, error) {
+	return open(&Reader{in: r, codec: None, series: true, tail: true}, workers)
 }
 
 func open(d *Reader, workers int) (*Reader, error) {

@@ -175,7 +175,7 @@ func (s *splitter) skippable(crcBefore uint32) error {
 	if err != nil || !ok {
 		return err
 	}
-	if p.CRC != crcBefore {
+	if !s.d.tail && p.CRC != crcBefore {
 		return corrupt(s.d.codec, "end-of-stream pointer", s.job.offset, fmt.Sprintf("the checksum of all compressed bytes is %08x, the pointer says %08x", crcBefore, p.CRC))
 	}
 	s.pointer = &p

@@ -89,8 +89,10 @@ func (x *execRun) lookUp(ctx context.Context) (id string, ok bool, err error) {
 	return "", false, fmt.Errorf("the host lists %d snapshots called %s: %w", len(ids), x.rec.Snapshot, disk.ErrMismatch)
 }
 
-// snapshotID is what an id may be: it becomes an argument of a command.
-var snapshotID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$`)
+var snapshotID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`)
+
+// isSnapshotID reports if s may be an id: it becomes an argument of a command.
+func isSnapshotID(s string) bool { return len(s) <= 64 && snapshotID.MatchString(s) }
 
 // snapshotIDs returns the ids of the snapshots of a name in a list: lines "ID
 // NAME", or pairs of lines of vim-cmd vmsvc/snapshot.get, "Snapshot Name : NAME"
@@ -107,13 +109,13 @@ func snapshotIDs(list []byte, name string) []string {
 			mine = ok && value == name
 			continue
 		case "Snapshot Id":
-			if mine && snapshotID.MatchString(value) {
+			if mine && isSnapshotID(value) {
 				ids = append(ids, value)
 			}
 			mine = false
 			continue
 		}
-		if id, rest, ok := strings.Cut(s, " "); ok && strings.TrimSpace(rest) == name && snapshotID.MatchString(id) {
+		if id, rest, ok := strings.Cut(s, " "); ok && strings.TrimSpace(rest) == name && isSnapshotID(id) {
 			ids = append(ids, id)
 		}
 	}
