@@ -197,7 +197,7 @@ func TestEncryption(t *testing.T) {
 	s3lab.Login(t)
 	bodies := 0
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch kindOf(r) {
+		switch s3lab.KindOf(r) {
 		case "head":
 			w.WriteHeader(http.StatusNotFound)
 		case "begin":

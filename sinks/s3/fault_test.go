@@ -36,16 +36,16 @@ func on(kind string, last int, f func(w http.ResponseWriter, r *http.Request) bo
 func refusing(status int, code string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
-		return refuse(w, status, code)
+		return s3lab.Refuse(w, status, code)
 	}
 }
 
-func dropping(w http.ResponseWriter, r *http.Request) bool { return drop() }
+func dropping(w http.ResponseWriter, r *http.Request) bool { return s3lab.Drop() }
 
 // midway reads some of a body and resets the connection.
 func midway(w http.ResponseWriter, r *http.Request) bool {
 	_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
-	return drop()
+	return s3lab.Drop()
 }
 
 // lose lets the server do it and loses the answer.
@@ -117,9 +117,9 @@ func TestWriteFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bucket := server.Bucket(t, false)
-			p := newProxy(t, server)
-			p.before, p.after = c.before, c.after
-			s, _, log := openLogged(t, p.address, bucket, "part-size=5M&parallel=2")
+			p := s3lab.NewProxy(t, server)
+			p.Before, p.After = c.before, c.after
+			s, _, log := openLogged(t, p.Address, bucket, "part-size=5M&parallel=2")
 			content := noise(3, 18<<20)
 			_, err := store(t.Context(), s, "k", content, sinks.CreateOptions{})
 			check(t, server, bucket, content, err, c.want, c.stays)
@@ -225,17 +225,17 @@ func TestExpired(t *testing.T) {
 	}
 	write("OLDKEY")
 	t.Setenv("AWS_ACCESS_KEY_ID", "WRONG")
-	p := newProxy(t, server)
+	p := s3lab.NewProxy(t, server)
 	renewals := 0
-	p.before = func(_ string, _ int, w http.ResponseWriter, r *http.Request) bool {
+	p.Before = func(_ string, _ int, w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.Header.Get("Authorization"), "OLDKEY") {
 			return false
 		}
 		write(s3lab.AccessKey)
 		renewals++
-		return refuse(w, http.StatusForbidden, "ExpiredToken")
+		return s3lab.Refuse(w, http.StatusForbidden, "ExpiredToken")
 	}
-	s := open(t, p.address, bucket, "profile=other&credentials-file="+file)
+	s := open(t, p.Address, bucket, "profile=other&credentials-file="+file)
 	if _, err := store(t.Context(), s, "k", noise(1, 100), sinks.CreateOptions{}); err != nil {
 		t.Error(err)
 	}

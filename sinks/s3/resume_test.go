@@ -33,9 +33,9 @@ type partLog struct {
 	tries int
 }
 
-func (l *partLog) watch(p *faultProxy) {
+func (l *partLog) watch(p *s3lab.Proxy) {
 	l.sent = map[string]int{}
-	p.after = func(kind string, _ int, resp *http.Response) error {
+	p.After = func(kind string, _ int, resp *http.Response) error {
 		if kind == "part" {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -78,17 +78,17 @@ func TestResume(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				bucket := server.Bucket(t, false)
-				p := newProxy(t, server)
+				p := s3lab.NewProxy(t, server)
 				var log partLog
 				log.watch(p)
-				interrupt(t, open(t, p.address, bucket, "part-size=5M&parallel=2"), content)
+				interrupt(t, open(t, p.Address, bucket, "part-size=5M&parallel=2"), content)
 				if n := log.total(); n != 4 {
 					t.Fatalf("%d parts were sent", n)
 				}
 				if c.options == "" {
 					c.options = "part-size=5M&"
 				}
-				s := open(t, p.address, bucket, c.options+"parallel=2")
+				s := open(t, p.Address, bucket, c.options+"parallel=2")
 				if _, err := store(t.Context(), s, "dir/k", c.content, sinks.CreateOptions{Resume: true}); err != nil {
 					t.Fatal(err)
 				}
@@ -279,14 +279,14 @@ func TestKilled(t *testing.T) {
 func testKilled(t *testing.T, server *s3lab.Server, size int64, kills int) {
 	const parallel, part = 2, 5 << 20
 	bucket := server.Bucket(t, false)
-	p := newProxy(t, server)
+	p := s3lab.NewProxy(t, server)
 	var log partLog
 	log.watch(p)
 	options := "part-size=5M&parallel=2&equal-parts=1"
 	count := int((size + part - 1) / part)
 	killed := 0
 	for killed < kills {
-		cmd := childCommand(t, p.address, bucket, options, size, 0)
+		cmd := childCommand(t, p.Address, bucket, options, size, 0)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +307,7 @@ func testKilled(t *testing.T, server *s3lab.Server, size int64, kills int) {
 		}
 	}
 	before := log.total()
-	if out, err := childCommand(t, p.address, bucket, options, size, 0).CombinedOutput(); err != nil {
+	if out, err := childCommand(t, p.Address, bucket, options, size, 0).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	sum, want := sha256.New(), sha256.New()
