@@ -86,6 +86,9 @@ func MinIO(tb testing.TB) *Server {
 	return minIO.start(tb, program)
 }
 
+// HasMinIO reports if there is a MinIO server to run.
+func HasMinIO(tb testing.TB) bool { return minIO.find(tb) != "" }
+
 // Each runs a test with each server as a subtest.
 func Each(t *testing.T, f func(*testing.T, *Server)) {
 	t.Helper()

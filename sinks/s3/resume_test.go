@@ -104,6 +104,38 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// TestResumeBegun goes on with an upload that has no part yet.
+func TestResumeBegun(t *testing.T) {
+	s3lab.Login(t)
+	s3lab.Each(t, func(t *testing.T, server *s3lab.Server) {
+		bucket := server.Bucket(t, false)
+		s := open(t, server.Endpoint, bucket, "part-size=5M")
+		core := minio.Core{Client: server.Client()}
+		id, err := core.NewMultipartUpload(t.Context(), bucket, "k", minio.PutObjectOptions{Checksum: minio.ChecksumCRC32C})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.Create(t.Context(), "k", sinks.CreateOptions{Resume: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.(*writer).upload; got != id {
+			t.Errorf("goes on with %q, not %q", got, id)
+		}
+		if err := w.Abort(t.Context()); err != nil {
+			t.Error(err)
+		}
+		content := noise(8, 7<<20)
+		if _, err := store(t.Context(), s, "k", content, sinks.CreateOptions{Resume: true}); err != nil {
+			t.Error(err)
+		}
+		has(t, server, bucket, "k", content)
+		if n := uploadsLeft(t, server, bucket); n != 0 {
+			t.Errorf("%d uploads are left", n)
+		}
+	})
+}
+
 // interrupt writes four parts and a piece of dir/k and gives up.
 func interrupt(t *testing.T, s *sink, content []byte) {
 	t.Helper()
