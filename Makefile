@@ -75,8 +75,8 @@ race: ## the test suite with the race detector
 
 check: lint race ## everything that must be clean before a change is merged
 
-bench: build ## measure vmstream beside the tools that a user would pick instead
-	$(GO) run ./internal/bench -vmstream $(BIN)/vmstream $(BENCH)
+bench: build s3-server ## measure vmstream beside the tools that a user would pick instead
+	$(GO) run ./internal/bench -vmstream $(BIN)/vmstream -s3-server $(versitygw) $(BENCH)
 
 matrix: ## damage streams in every way and print what was detected
 	VMSTREAM_MATRIX=full $(GO) test ./stream -run Matrix -v -count=1 -timeout 60m

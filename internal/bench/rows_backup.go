@@ -36,6 +36,7 @@ func (b *bench) plans() []plan {
 		{"backup-plain", ready(b.backupPlain)},
 		{"backup-zstd", ready(b.backupZstd)},
 		{"backup-lz4", ready(b.backupLZ4)},
+		{"backup-s3", b.s3},
 		{"restore-raw", b.restore},
 		{"verify", b.verify},
 		{"sparse-1TiB", b.sparseDisk},

@@ -86,6 +86,9 @@ func MinIO(tb testing.TB) *Server {
 	return minIO.start(tb, program)
 }
 
+// VersityGWPath returns where versitygw is, or an empty string.
+func VersityGWPath(tb testing.TB) string { return versity.find(tb) }
+
 // HasMinIO reports if there is a MinIO server to run.
 func HasMinIO(tb testing.TB) bool { return minIO.find(tb) != "" }
 
