@@ -29,6 +29,7 @@ const (
 	AccessKey = "LABACCESSKEY"
 	SecretKey = "labSECRET0123456789abcdef"
 	Region    = "us-east-1"
+	KeyName   = "lab-key" // that MinIO encrypts with
 )
 
 const startTime = time.Minute
@@ -60,7 +61,7 @@ var (
 		args: func(address, console, dir string) []string {
 			return []string{"server", "--address", address, "--console-address", console, filepath.Join(dir, "data")}
 		},
-		env: []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off"},
+		env: []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off", "MINIO_KMS_SECRET_KEY=" + KeyName + ":" + strings.Repeat("A", 43) + "="},
 	}
 )
 

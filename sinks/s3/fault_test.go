@@ -4,9 +4,11 @@ package s3
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/vmstream/vmstream/internal/s3lab"
+	"github.com/vmstream/vmstream/internal/testenv"
 	"github.com/vmstream/vmstream/sinks"
 )
 
@@ -108,6 +111,13 @@ func TestWriteFaults(t *testing.T) {
 		}), want: errAny},
 		{name: "wrong ETags", after: forged("Etag"), want: errAny, stays: true},
 		{name: "wrong checksums", after: forged("X-Amz-Checksum-Crc32c"), want: errAnswer},
+		{name: "another length", after: func(kind string, _ int, resp *http.Response) error {
+			if kind == "head" && resp.StatusCode == http.StatusOK {
+				resp.Header.Set("Content-Length", "5")
+				resp.ContentLength = 5
+			}
+			return nil
+		}, want: sinks.ErrUnknown, stays: true},
 		{name: "no XML", before: on("begin", always, func(w http.ResponseWriter, _ *http.Request) bool {
 			_, _ = io.WriteString(w, "it works!")
 			return true
@@ -209,6 +219,55 @@ func TestStall(t *testing.T) {
 	if _, err := s.Stat(t.Context(), "k"); !errors.Is(err, sinks.ErrTransient) {
 		t.Errorf("Stat gives %v", err)
 	}
+}
+
+// TestSlow has a connection that takes several times as long for a part as it may stand
+// still.
+func TestSlow(t *testing.T) {
+	testenv.Long(t)
+	s3lab.Login(t)
+	server := s3lab.VersityGW(t)
+	bucket := server.Bucket(t, false)
+	p := s3lab.NewProxy(t, server)
+	p.Before = func(kind string, _ int, _ http.ResponseWriter, r *http.Request) bool {
+		if kind == "part" {
+			r.Body = slow{r.Body}
+		}
+		return false
+	}
+	p.After = func(kind string, _ int, resp *http.Response) error {
+		if kind == "get" {
+			resp.Body = slow{resp.Body}
+		}
+		return nil
+	}
+	s, _, log := openLogged(t, p.Address, bucket, "part-size=5M&timeout=3s")
+	dial := s.transport.DialContext
+	s.transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err == nil { // else much of a part fits the system's buffer, which empties unseen
+			err = c.(*conn).Conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
+		}
+		return c, err
+	}
+	content := noise(9, 5<<20+1000)
+	if _, err := store(t.Context(), s, "k", content, sinks.CreateOptions{}); err != nil {
+		t.Error(err)
+	}
+	if got, err := load(t.Context(), s, "k"); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes come back, %v", len(got), err)
+	}
+	if strings.Contains(log.String(), "will try again") || strings.Contains(log.String(), "goes on reading") {
+		t.Errorf("it has given up in between: %s", log.String())
+	}
+}
+
+// slow needs five seconds for 5 MiB.
+type slow struct{ io.ReadCloser }
+
+func (s slow) Read(p []byte) (int, error) {
+	time.Sleep(25 * time.Millisecond)
+	return s.ReadCloser.Read(p[:min(len(p), 26<<10)])
 }
 
 // TestExpired has credentials in a file that is renewed while they are used.

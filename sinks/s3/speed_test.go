@@ -80,7 +80,7 @@ func testSpeed(t *testing.T, server *s3lab.Server, rclone string, size int64) {
 		env  []string
 	}{
 		{"vmstream", []string{self}, []string{fmt.Sprintf("%s=%s %s parallel=4 0 0", childVariable, server.Endpoint, bucket)}},
-		{"rclone", []string{rclone, "rcat", "--s3-upload-concurrency", "4", "--s3-chunk-size", "16M", "--streaming-upload-cutoff", "0", "lab:" + bucket + "/k"}, []string{
+		{"rclone", []string{rclone, "rcat", "--s3-upload-concurrency", "4", "--s3-chunk-size", "16M", "--streaming-upload-cutoff", "0", "--expect-continue-timeout", "0", "lab:" + bucket + "/k"}, []string{
 			"RCLONE_CONFIG=" + os.DevNull, "RCLONE_CONFIG_LAB_TYPE=s3", "RCLONE_CONFIG_LAB_PROVIDER=Other", "RCLONE_CONFIG_LAB_ENV_AUTH=true",
 			"RCLONE_CONFIG_LAB_ENDPOINT=http://" + server.Endpoint, "RCLONE_CONFIG_LAB_REGION=" + s3lab.Region,
 		}},
