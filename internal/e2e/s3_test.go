@@ -213,3 +213,18 @@ func TestS3OneDisk(t *testing.T) {
 		}
 	})
 }
+
+// The environment's proxy is used for a server that can only be reached through it.
+func TestS3ThroughProxy(t *testing.T) {
+	onServers(t, func(t *testing.T, server *s3lab.Server) {
+		l := newS3Lab(t, server, 12<<20)
+		t.Setenv("HTTP_PROXY", os.Getenv("VMSTREAM_S3_ENDPOINT"))
+		t.Setenv("NO_PROXY", "")
+		t.Setenv("no_proxy", "")
+		t.Setenv("VMSTREAM_S3_ENDPOINT", "http://s3.invalid")
+		target := l.target("web01.tar", "")
+		l.run("-q", "backup", "--to", target, l.machine.vmx)
+		l.machine.same(t, l.restored("restored", target))
+		l.hasNoSecrets()
+	})
+}

@@ -101,6 +101,10 @@ func TestWriteFaults(t *testing.T) {
 		{name: "500 on Put", before: on("put", 2, refusing(500, "InternalError"))},
 		{name: "expired credentials", before: on("part", 1, refusing(400, "ExpiredToken"))},
 		{name: "200 with an error on Complete", before: on("complete", 1, refusing(200, "InternalError"))},
+		{name: "may not look", before: on("head", always, func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		})},
 		{name: "500 for ever", before: on("part", always, refusing(500, "InternalError")), want: sinks.ErrTransient},
 		{name: "no such upload", before: on("part", 1, refusing(404, "NoSuchUpload")), want: errAny},
 		{name: "denied", before: on("part", always, refusing(403, "AccessDenied")), want: os.ErrPermission},
