@@ -74,7 +74,7 @@ func (g *grainExtent) grainLength(index int64) int64 {
 // table returns table i, which exists.
 func (g *grainExtent) table(i int64) (grainTable, error) {
 	key := cacheKey{extent: g.id, index: i}
-	if t, ok := g.shared.tables.get(key); ok {
+	if t, ok := g.shared.tables.Get(key); ok {
 		return t, nil
 	}
 	t, err := g.loadTable(i)
@@ -89,7 +89,7 @@ func (g *grainExtent) table(i int64) (grainTable, error) {
 // counts too, since tables without entries take nothing else.
 func (g *grainExtent) keep(i int64, t grainTable) {
 	const itemBytes = 256
-	g.shared.tables.put(cacheKey{extent: g.id, index: i}, t, int64(cap(t))*grainRunBytes+itemBytes)
+	g.shared.tables.Put(cacheKey{extent: g.id, index: i}, t, int64(cap(t))*grainRunBytes+itemBytes)
 }
 
 // joinGrains makes a table of its entries: for each grain the sector where it is

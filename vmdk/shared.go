@@ -5,6 +5,8 @@ package vmdk
 import (
 	"fmt"
 	"sync"
+
+	"github.com/vmstream/vmstream/internal/lru"
 )
 
 // Memory of one opened disk, whatever the number of its links and extents.
@@ -21,11 +23,17 @@ const (
 	eagerTableBytes = 16 << 20
 )
 
+// cacheKey names a grain table, or a grain, of one extent.
+type cacheKey struct {
+	extent uint32
+	index  int64
+}
+
 // shared is what all extents of an opened disk have in common. The counters
 // are used while opening only, by one goroutine.
 type shared struct {
-	tables *cache[grainTable]
-	grains *cache[[]byte]
+	tables *lru.Cache[cacheKey, grainTable]
+	grains *lru.Cache[cacheKey, []byte]
 
 	extents          uint32
 	directoryEntries int64
@@ -40,8 +48,8 @@ type shared struct {
 
 func newShared(warn func(string)) *shared {
 	return &shared{
-		tables:    newCache[grainTable](tableCacheBytes),
-		grains:    newCache[[]byte](grainCacheBytes),
+		tables:    lru.New[cacheKey, grainTable](tableCacheBytes),
+		grains:    lru.New[cacheKey, []byte](grainCacheBytes),
 		eagerLeft: eagerTableBytes,
 		warn:      warn,
 		warned:    map[string]struct{}{},

@@ -33,7 +33,7 @@ func (g *grainExtent) readCompressed(dst []byte, s segment) error {
 	inGrain := s.Offset - index*g.grainBytes
 	length := g.grainLength(index)
 	key := cacheKey{extent: g.id, index: index}
-	if b, ok := g.shared.grains.get(key); ok {
+	if b, ok := g.shared.grains.Get(key); ok {
 		copy(dst, b[inGrain:])
 		return nil
 	}
@@ -45,7 +45,7 @@ func (g *grainExtent) readCompressed(dst []byte, s segment) error {
 	if err := g.inflateGrain(b, index, at); err != nil {
 		return err
 	}
-	g.shared.grains.put(key, b, length)
+	g.shared.grains.Put(key, b, length)
 	copy(dst, b[inGrain:])
 	return nil
 }

@@ -18,8 +18,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
@@ -42,13 +44,14 @@ func TestMain(m *testing.M) {
 //	flip FILE OFFSET                invert a byte; a negative offset is from the end
 //	events FILE TYPE [FIELD...]     all lines are events, one has the type and these fields
 //	result FILE [FIELD...]          all lines are JSON objects with these fields
+//	unpack FILE.zst FILE            decompress, with holes where there are zeros
 //
 // and the condition tool:PROGRAM, which fails where nothing may be missing.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"), RequireExplicitExec: true, RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "mkdisk": cmdMkdisk, "flip": cmdFlip, "events": cmdEvents, "result": cmdResult, "sha256": cmdSHA256,
+			"exits": cmdExits, "mkdisk": cmdMkdisk, "flip": cmdFlip, "events": cmdEvents, "result": cmdResult, "sha256": cmdSHA256, "unpack": cmdUnpack,
 		},
 		Condition: condition,
 		Setup: func(e *testscript.Env) error {
@@ -118,6 +121,54 @@ func cmdSHA256(ts *testscript.TestScript, neg bool, args []string) {
 	sum := sha256.Sum256([]byte(ts.ReadFile(args[0])))
 	if got := hex.EncodeToString(sum[:]); got != args[1] {
 		ts.Fatalf("%s has the digest %s", args[0], got)
+	}
+}
+
+func cmdUnpack(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: unpack FILE.zst FILE")
+	}
+	ts.Check(unpack(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+func unpackImage(t *testing.T, from, to string) {
+	t.Helper()
+	if err := unpack(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unpack makes a sparse file of a compressed image.
+func unpack(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	z, err := zstd.NewReader(in)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 64<<10)
+	size := int64(0)
+	for {
+		n, err := io.ReadFull(z, buf)
+		if !disk.IsZero(buf[:n]) {
+			if _, err := out.WriteAt(buf[:n], size); err != nil {
+				return errors.Join(err, out.Close())
+			}
+		}
+		switch size += int64(n); {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return errors.Join(out.Truncate(size), out.Close())
+		case err != nil:
+			return errors.Join(err, out.Close())
+		}
 	}
 }
 

@@ -114,6 +114,28 @@ func TestScriptingDocument(t *testing.T) {
 	}
 }
 
+// TestScriptingDocumentVMFS is the same for what reads volumes.
+func TestScriptingDocumentVMFS(t *testing.T) {
+	documented := documentedFields(t)
+	volume := filepath.Join(t.TempDir(), "volume.img")
+	unpackImage(t, testenv.Corpus(t, "vmfs/synthetic/a-v5-plain.img.zst"), volume)
+	for table, args := range map[string][]string{
+		"vmfsinfo":  {"info", volume},
+		"vmfsentry": {"ls", "-R", volume},
+		"vmfsstat":  {"stat", volume + "!/locked/exclusive.log"},
+		"vmfsmap":   {"map", volume + "!/web01/web01-flat.vmdk"},
+	} {
+		if table == "vmfsstat" {
+			table = "vmfsentry"
+		}
+		cmd := vmstream(t, append([]string{"vmfs", "--json"}, args...)...)
+		out := new(bytes.Buffer)
+		cmd.Stdout = out
+		exitCode(t, cmd.Run())
+		compareFields(t, out.String(), "", documented[table])
+	}
+}
+
 func compareFields(t *testing.T, out, kind string, want map[string]bool) {
 	t.Helper()
 	found := false

@@ -1,0 +1,39 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/stream"
+)
+
+// CopyOut copies an image to a new raw file, without its zeros. The file appears under
+// its name, which must not be there yet, when all of it is on the disk and check, which
+// may be nil, has found nothing.
+func CopyOut(ctx context.Context, im disk.Image, check func() error, path string) error {
+	part := filepath.Join(filepath.Dir(path), ".vmstream-"+rand.Text()+".part")
+	t, err := disk.CreateRaw(part, im.Size())
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part) // it has another name by then, or is not wanted
+	c := &copier{im: im, w: t, count: new(stream.Counters)}
+	err = c.run(ctx)
+	if err == nil && check != nil {
+		err = check()
+	}
+	if err != nil {
+		t.Abort()
+		return err
+	}
+	if err := t.Close(); err != nil {
+		return err
+	}
+	return errors.Join(os.Link(part, path), disk.SyncDir(filepath.Dir(path)))
+}

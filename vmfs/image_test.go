@@ -1,0 +1,106 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package vmfs
+
+import (
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/testenv"
+)
+
+// image is a device in memory that costs what it holds: what is not there is zero.
+type image struct {
+	size   int64
+	chunks map[int64][]byte
+}
+
+const chunkBytes = 64 << 10
+
+func (m *image) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		if at >= m.size {
+			return done, io.EOF
+		}
+		in := at % chunkBytes
+		n := int(min(int64(len(p)-done), chunkBytes-in, m.size-at))
+		if c := m.chunks[at/chunkBytes]; c != nil {
+			copy(p[done:done+n], c[in:])
+		} else {
+			clear(p[done : done+n])
+		}
+		done += n
+	}
+	return done, nil
+}
+
+func (m *image) write(p []byte, off int64) {
+	for len(p) > 0 {
+		in := off % chunkBytes
+		n := int(min(int64(len(p)), chunkBytes-in))
+		c := m.chunks[off/chunkBytes]
+		if c == nil {
+			c = make([]byte, chunkBytes)
+			m.chunks[off/chunkBytes] = c
+		}
+		copy(c[in:], p[:n])
+		p, off = p[n:], off+int64(n)
+	}
+}
+
+// clone returns an image that can be changed.
+func (m *image) clone() *image { return &image{m.size, maps.Clone(m.chunks)} }
+
+// patched is a clone with other bytes at an offset.
+func (m *image) patched(b []byte, off int64) *image {
+	c := m.clone()
+	for at := off / chunkBytes; at <= (off+int64(len(b))-1)/chunkBytes; at++ {
+		if c.chunks[at] != nil {
+			c.chunks[at] = slices.Clone(c.chunks[at])
+		}
+	}
+	c.write(b, off)
+	return c
+}
+
+func readImage(tb testing.TB, r io.Reader) *image {
+	tb.Helper()
+	m := &image{chunks: map[int64][]byte{}}
+	b := make([]byte, chunkBytes)
+	for {
+		n, err := io.ReadFull(r, b)
+		if !disk.IsZero(b[:n]) {
+			m.write(b[:n], m.size)
+		}
+		m.size += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return m
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func unpackImage(tb testing.TB, name string) *image {
+	tb.Helper()
+	f, err := os.Open(testenv.Corpus(tb, "vmfs/synthetic/"+name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer z.Close()
+	return readImage(tb, z)
+}
