@@ -164,10 +164,10 @@ func TestS3Series(t *testing.T) {
 	})
 }
 
-// lists compares what sink ls tells with keys and about how many bytes they have.
+// lists compares what sink ls tells of the bucket with keys and about how many bytes they have.
 func (l *s3Lab) lists(want map[string]int64) {
 	l.t.Helper()
-	out := l.run("-q", "--json", "sink", "ls", l.target("web01/", ""))
+	out := l.run("-q", "--json", "sink", "ls", l.target("", ""))
 	got := 0
 	for line := range strings.Lines(out) {
 		var e struct {
@@ -225,6 +225,19 @@ func TestS3ThroughProxy(t *testing.T) {
 		target := l.target("web01.tar", "")
 		l.run("-q", "backup", "--to", target, l.machine.vmx)
 		l.machine.same(t, l.restored("restored", target))
+		l.hasNoSecrets()
+	})
+}
+
+// The checks that users can run themselves pass.
+func TestS3Conformance(t *testing.T) {
+	onServers(t, func(t *testing.T, server *s3lab.Server) {
+		l := newS3Lab(t, server, 1<<20)
+		l.run("sink", "verify", l.target("check/", ""))
+		l.lists(nil)
+		if n := l.uploads(); n != 0 {
+			t.Errorf("%d uploads are left", n)
+		}
 		l.hasNoSecrets()
 	})
 }
