@@ -310,6 +310,7 @@ func TestProviders(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", service.URL)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true") // containers have another service
 	s := open(t, server.Endpoint, bucket, "")
 	if _, err := store(t.Context(), s, "k", noise(1, 100), sinks.CreateOptions{}); err != nil {
 		t.Error(err)
