@@ -127,7 +127,7 @@ func (a *app) withTarget(ctx context.Context, name string, do func(*target) erro
 // sinkCheck is what sink verify prints with --json.
 type sinkCheck struct {
 	Check   string `json:"check"`
-	Skipped bool   `json:"skipped"` // the sink does not say that it can do this
+	Skipped string `json:"skipped,omitempty"` // capability that the sink does not claim and the check needs
 	Error   string `json:"error,omitempty"`
 }
 
@@ -151,8 +151,8 @@ func newSinkVerify(a *app) *cobra.Command {
 func (a *app) tellCheck(k sinkcheck.Check) error {
 	told, state := sinkCheck{Check: k.Name, Skipped: k.Skipped}, "right"
 	switch {
-	case k.Skipped:
-		state = "skipped"
+	case k.Skipped != "":
+		state = "skipped, the sink does not claim " + k.Skipped
 	case k.Err != nil:
 		told.Error, state = k.Err.Error(), "WRONG: "+k.Err.Error()
 	}

@@ -69,6 +69,9 @@ func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (s
 	if strings.TrimSpace(s.store) == "" {
 		return nil, fmt.Errorf("exec: the target has no command that stores: %w", sinks.ErrUnsupported)
 	}
+	if o.Keep || o.Resume {
+		return nil, fmt.Errorf("exec: keep and resume: %w", sinks.ErrUnsupported)
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -55,6 +55,9 @@ func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (s
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	if o.Keep || o.Resume {
+		return nil, fmt.Errorf("netbackup: keep and resume: %w", sinks.ErrUnsupported)
+	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"github.com/vmstream/vmstream/sinks"
@@ -16,152 +17,201 @@ import (
 
 // Check is the outcome of one check.
 type Check struct {
-	Name    string
-	Skipped bool // the sink does not claim what it checks
+	Name string
+	// Skipped is the capability that the sink does not claim and the check needs;
+	// empty if it was run.
+	Skipped string
 	Err     error
 }
 
+// checkTime bounds a check. A sink that takes longer for some MiB hangs.
 const checkTime = 2 * time.Minute
 
-type run struct {
-	sink sinks.Sink
-	key  string
-}
-
+// check is one thing that a sink has to do.
 type check struct {
 	name  string
-	needs func(sinks.Capabilities) bool
-	run   func(context.Context, run) error
+	needs []capability
+	run   func(context.Context, *run) error
 }
 
-func reads(c sinks.Capabilities) bool { return c.Read && c.Delete }
-
-var checks = []check{
-	{"invisible before commit", func(c sinks.Capabilities) bool { return c.Stat && c.Atomic }, invisible},
-	{"whole after commit", reads, whole},
-	{"abort leaves nothing", func(c sinks.Capabilities) bool { return c.Stat && c.Atomic }, aborted},
-	{"no overwrite unasked", reads, exists},
-	{"wrong length refused", func(c sinks.Capabilities) bool { return c.Stat && c.Atomic }, wrongLength},
+// capability is one by its name.
+type capability struct {
+	name string
+	has  func(sinks.Capabilities) bool
 }
 
-// Verify runs all checks with keys below prefix and reports each. The error joins
-// those of the checks.
+var (
+	canRead    = capability{"read", func(c sinks.Capabilities) bool { return c.Read }}
+	canRange   = capability{"range", func(c sinks.Capabilities) bool { return c.Range }}
+	canStat    = capability{"stat", func(c sinks.Capabilities) bool { return c.Stat }}
+	canList    = capability{"list", func(c sinks.Capabilities) bool { return c.List }}
+	canDelete  = capability{"delete", func(c sinks.Capabilities) bool { return c.Delete }}
+	canResume  = capability{"resume", func(c sinks.Capabilities) bool { return c.Resume }}
+	hasOrphans = capability{"orphans", func(c sinks.Capabilities) bool { return c.Orphans }}
+	isAtomic   = capability{"atomic", func(c sinks.Capabilities) bool { return c.Atomic }}
+	exclusive  = capability{"exclusive", func(c sinks.Capabilities) bool { return c.Exclusive }}
+	concurrent = capability{"concurrent", func(c sinks.Capabilities) bool { return c.Concurrent }}
+)
+
+// checks are all checks in the order that they run in.
+func checks() []check { return append(append(writing(), reading()...), keeping()...) }
+
+// Names returns the names of all checks.
+func Names() []string {
+	var names []string
+	for _, c := range checks() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// Verify runs all checks with keys that begin with prefix and reports each. What it
+// stores, some tens of MiB one after the other, it removes, if the sink can do that. The
+// error joins those of the checks.
 func Verify(ctx context.Context, s sinks.Sink, prefix string, report func(Check)) error {
 	var all []error
-	for i, c := range checks {
-		done := Check{Name: c.name, Skipped: !c.needs(s.Capabilities())}
-		if !done.Skipped {
-			bounded, cancel := context.WithTimeout(ctx, checkTime)
-			r := run{sink: s, key: fmt.Sprintf("%scheck-%d-%d", prefix, time.Now().UnixNano(), i)}
-			done.Err = c.run(bounded, r)
-			if s.Capabilities().Delete {
-				if err := s.Delete(bounded, r.key); err != nil && !errors.Is(err, sinks.ErrNotExist) {
-					done.Err = errors.Join(done.Err, err)
-				}
+	for i, c := range checks() {
+		done := Check{Name: c.name}
+		for _, need := range c.needs {
+			if !need.has(s.Capabilities()) && done.Skipped == "" {
+				done.Skipped = need.name
 			}
-			cancel()
+		}
+		if done.Skipped == "" {
+			done.Err = verify(ctx, s, c, fmt.Sprintf("%scheck-%d-%d", prefix, time.Now().UnixNano(), i))
 		}
 		if done.Err != nil {
 			all = append(all, fmt.Errorf("%s: %w", c.name, done.Err))
 		}
 		report(done)
+		if ctx.Err() != nil {
+			return errors.Join(append(all, context.Cause(ctx))...)
+		}
 	}
 	return errors.Join(all...)
 }
 
-func (r run) create(ctx context.Context, content []byte, o sinks.CreateOptions) (sinks.Writer, error) {
-	w, err := r.sink.Create(ctx, r.key, o)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(content); err != nil {
-		return nil, errors.Join(err, w.Abort(ctx))
-	}
-	return w, nil
+func verify(ctx context.Context, s sinks.Sink, c check, key string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("takes longer than %v", checkTime))
+	defer cancel()
+	r := &run{sink: s, can: s.Capabilities(), base: key}
+	err := c.run(ctx, r)
+	return errors.Join(err, r.cleanUp(ctx))
 }
 
-func (r run) absent(ctx context.Context) error {
-	if _, err := r.sink.Stat(ctx, r.key); !errors.Is(err, sinks.ErrNotExist) {
-		return fmt.Errorf("Stat gives %v, not ErrNotExist", err)
+// run is a check at work.
+type run struct {
+	sink sinks.Sink
+	can  sinks.Capabilities
+	base string // with which its keys begin
+	keys []string
+}
+
+// key returns a key of its own, which is cleaned up.
+func (r *run) key(name string) string {
+	k := r.base + name
+	r.keys = append(r.keys, k)
+	return k
+}
+
+// cleanUp removes what is left, also where a check has failed.
+func (r *run) cleanUp(ctx context.Context) error {
+	var errs []error
+	if r.can.Delete {
+		for _, k := range r.keys {
+			if err := r.sink.Delete(ctx, k); err != nil && !errors.Is(err, sinks.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("clean up: %w", err))
+			}
+		}
+	}
+	if r.can.Orphans {
+		for o, err := range r.sink.Orphans(ctx, r.base) {
+			if err == nil {
+				err = r.sink.RemoveOrphan(ctx, o)
+			}
+			if err != nil {
+				return errors.Join(append(errs, fmt.Errorf("clean up: %w", err))...)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// content is n bytes that look like nothing else, different for each seed.
+func content(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 's'}).Read(b) // never fails
+	return b
+}
+
+// writePieces are lengths of writes: parts of a sink begin and end within them.
+var writePieces = []int{1, 70_001, 3, 1 << 20, 511, 262_144}
+
+// writeTo writes b in pieces.
+func writeTo(w io.Writer, b []byte) error {
+	for i := 0; len(b) > 0; i++ {
+		p := b[:min(len(b), writePieces[i%len(writePieces)])]
+		n, err := w.Write(p)
+		if err != nil {
+			return err
+		}
+		if n != len(p) {
+			return fmt.Errorf("write of %d bytes takes %d and gives no error", len(p), n)
+		}
+		b = b[n:]
 	}
 	return nil
 }
 
-func invisible(ctx context.Context, r run) error {
-	w, err := r.create(ctx, []byte("early"), sinks.CreateOptions{})
+// create begins an object and writes b.
+func (r *run) create(ctx context.Context, key string, b []byte, o sinks.CreateOptions) (sinks.Writer, error) {
+	w, err := r.sink.Create(ctx, key, o)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("create: %w", err)
 	}
-	return errors.Join(r.absent(ctx), w.Abort(ctx))
+	if err := writeTo(w, b); err != nil {
+		return nil, errors.Join(fmt.Errorf("write: %w", err), w.Abort(ctx))
+	}
+	return w, nil
 }
 
-func aborted(ctx context.Context, r run) error {
-	w, err := r.create(ctx, []byte("given up"), sinks.CreateOptions{})
+// store stores an object.
+func (r *run) store(ctx context.Context, key string, b []byte, o sinks.CreateOptions) (sinks.Info, error) {
+	w, err := r.create(ctx, key, b, o)
 	if err != nil {
-		return err
+		return sinks.Info{}, err
 	}
-	return errors.Join(w.Abort(ctx), w.Abort(ctx), r.absent(ctx))
+	info, err := w.Commit(ctx, sinks.End{SizeBytes: int64(len(b))})
+	if err != nil {
+		return info, errors.Join(fmt.Errorf("commit: %w", err), w.Abort(ctx))
+	}
+	return info, nil
 }
 
-func (r run) has(ctx context.Context, want []byte) error {
-	reader, _, err := r.sink.Open(ctx, r.key)
+// absent fails if an object is there, as far as the sink can tell.
+func (r *run) absent(ctx context.Context, key string) error {
+	if !r.can.Stat {
+		return nil
+	}
+	if _, err := r.sink.Stat(ctx, key); !errors.Is(err, sinks.ErrNotExist) {
+		return fmt.Errorf("it is there: stat gives %v, not ErrNotExist", err)
+	}
+	return nil
+}
+
+// has fails if an object does not have these bytes. It says nothing of a sink that
+// cannot read.
+func (r *run) has(ctx context.Context, key string, want []byte) error {
+	if !r.can.Read {
+		return nil
+	}
+	reader, _, err := r.sink.Open(ctx, key)
 	if err != nil {
-		return err
+		return fmt.Errorf("open: %w", err)
 	}
 	got, err := io.ReadAll(io.LimitReader(reader, int64(len(want))+1))
 	if err == nil && !bytes.Equal(got, want) {
 		err = fmt.Errorf("%d bytes come back that differ from the %d written", len(got), len(want))
 	}
 	return errors.Join(err, reader.Close())
-}
-
-func whole(ctx context.Context, r run) error {
-	for _, size := range []int{0, 1, 5<<20 - 1, 5<<20 + 1, 17 << 20} {
-		content := bytes.Repeat([]byte("vmstream "), size/9+1)[:size]
-		w, err := r.create(ctx, content, sinks.CreateOptions{Overwrite: true})
-		if err != nil {
-			return err
-		}
-		if _, err := w.Commit(ctx, sinks.End{SizeBytes: int64(size)}); err != nil {
-			return err
-		}
-		if err := errors.Join(w.Abort(ctx), r.has(ctx, content)); err != nil {
-			return fmt.Errorf("object of %d bytes: %w", size, err)
-		}
-	}
-	return nil
-}
-
-func exists(ctx context.Context, r run) error {
-	w, err := r.create(ctx, []byte("first"), sinks.CreateOptions{})
-	if err != nil {
-		return err
-	}
-	if _, err := w.Commit(ctx, sinks.End{SizeBytes: 5}); err != nil {
-		return err
-	}
-	w, err = r.create(ctx, []byte("second"), sinks.CreateOptions{})
-	if err == nil {
-		_, err = w.Commit(ctx, sinks.End{SizeBytes: 6})
-	}
-	if !errors.Is(err, sinks.ErrExists) {
-		return fmt.Errorf("a second object under the key gives %v, not ErrExists", err)
-	}
-	return r.has(ctx, []byte("first"))
-}
-
-func wrongLength(ctx context.Context, r run) error {
-	for _, size := range []int64{4, 6} {
-		w, err := r.create(ctx, []byte("12345"), sinks.CreateOptions{})
-		if err != nil {
-			return err
-		}
-		if _, err := w.Commit(ctx, sinks.End{SizeBytes: size}); err == nil {
-			return fmt.Errorf("5 bytes are committed as %d", size)
-		}
-		if err := errors.Join(w.Abort(ctx), r.absent(ctx)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

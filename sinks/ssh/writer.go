@@ -17,6 +17,9 @@ func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (s
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	if o.Keep || o.Resume {
+		return nil, fmt.Errorf("ssh: keep and resume: %w", sinks.ErrUnsupported)
+	}
 	w := &writer{s: s, key: key, part: part(key, rand.Text())}
 	if !o.Overwrite {
 		w.exclusive = "1"
