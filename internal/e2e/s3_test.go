@@ -234,6 +234,7 @@ func TestS3Conformance(t *testing.T) {
 	onServers(t, func(t *testing.T, server *s3lab.Server) {
 		l := newS3Lab(t, server, 1<<20)
 		l.run("sink", "verify", l.target("check/", ""))
+		l.run("sink", "verify", "s3://"+l.bucket+"/check/") // as it is by default
 		l.lists(nil)
 		if n := l.uploads(); n != 0 {
 			t.Errorf("%d uploads are left", n)
