@@ -52,7 +52,7 @@ func (r *retry) do(ctx context.Context, what, key string, f func() error) error 
 			return err
 		}
 		if failures >= r.backoff.Tries {
-			return fmt.Errorf("%d tries: %w", failures, err)
+			return &exhausted{failures, err}
 		}
 		pause := r.backoff.pause(failures)
 		r.log.Warn("will try again", "call", what, "key", key, "pause", pause, "error", err)
@@ -61,6 +61,23 @@ func (r *retry) do(ctx context.Context, what, key string, f func() error) error 
 		}
 	}
 }
+
+// exhausted is what is left of an error that was transient: who tries again what was
+// tried again already would multiply the tries.
+type exhausted struct {
+	tries int
+	err   error
+}
+
+func (e *exhausted) Error() string { return fmt.Sprintf("%d tries: %v", e.tries, e.err) }
+
+// Is reports if the error is of a kind, other than ErrTransient.
+func (e *exhausted) Is(target error) bool {
+	return target != ErrTransient && errors.Is(e.err, target)
+}
+
+// As finds an error of a type.
+func (e *exhausted) As(target any) bool { return errors.As(e.err, target) }
 
 type retry struct {
 	Sink
@@ -216,7 +233,7 @@ func (r *retryReader) again(err error) error {
 	}
 	r.failures++
 	if r.failures >= r.retry.backoff.Tries {
-		return fmt.Errorf("%d tries at byte %d: %w", r.failures, r.offset, err)
+		return fmt.Errorf("at byte %d: %w", r.offset, &exhausted{r.failures, err})
 	}
 	pause := r.retry.backoff.pause(r.failures)
 	r.retry.log.Warn("will read on", "key", r.key, "offset", r.offset, "pause", pause, "error", err)

@@ -18,12 +18,13 @@ import (
 )
 
 var capabilities = sinks.Capabilities{
-	Read: true, Range: true, Stat: true, List: true, Delete: true, Orphans: true,
+	Read: true, Range: true, Stat: true, List: true, Delete: true, Resume: true, Orphans: true,
 	Atomic: true, Exclusive: true, Concurrent: true,
 }
 
 var options = []sinks.Option{
 	{Name: "mode", Usage: "permissions of new files, octal", Default: "0600"},
+	{Name: "split", Usage: "store pieces of this length, such as 2G, for media with limits"},
 	{Name: "mkdir", Usage: "1: make directories that are missing", Default: "0"},
 }
 
@@ -65,6 +66,9 @@ func (driver) Open(_ context.Context, t sinks.Target, _ *slog.Logger) (sinks.Sin
 	if key == "." || key == ".." {
 		dir, key = path, ""
 	}
+	if s.split, err = parseSplit(given["split"]); err != nil {
+		return nil, "", err
+	}
 	if s.dir, err = filepath.Abs(dir); err != nil {
 		return nil, "", err
 	}
@@ -101,4 +105,24 @@ func checked(path string, given map[string]string) (string, map[string]string, e
 		return "", nil, fmt.Errorf("file target: no path: %w", sinks.ErrTarget)
 	}
 	return path, given, nil
+}
+
+// minSplit is the least length of pieces: more than that are of no use on any medium.
+const minSplit = 1 << 20
+
+// parseSplit reads a number of bytes with K, M, G or T behind it, which are powers of
+// 1024.
+func parseSplit(v string) (int64, error) {
+	if v == "" {
+		return 0, nil
+	}
+	digits, shift := v, uint(0)
+	if i := strings.IndexByte("KMGT", v[len(v)-1]); i >= 0 {
+		digits, shift = v[:len(v)-1], uint(i+1)*10
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n <= 0 || n > (1<<62)>>shift || n<<shift < minSplit {
+		return 0, fmt.Errorf("file target: split=%s: write a length from 1M on, such as 2G: %w", v, sinks.ErrTarget)
+	}
+	return n << shift, nil
 }

@@ -4,6 +4,9 @@ package file
 
 import (
 	"context"
+	"os"
+	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -11,8 +14,11 @@ import (
 	"github.com/vmstream/vmstream/sinks/sinktest"
 )
 
-func openDir(t testing.TB) (sinks.Sink, string) {
-	s, key, err := Driver().Open(t.Context(), sinks.Target{Scheme: "file", Rest: "//" + t.TempDir() + "/new/?mkdir=1"}, nil)
+func openDir(t testing.TB) (sinks.Sink, string) { return openTarget(t, t.TempDir()+"/new/?mkdir=1") }
+
+func openTarget(t testing.TB, path string) (sinks.Sink, string) {
+	t.Helper()
+	s, key, err := Driver().Open(t.Context(), sinks.Target{Scheme: "file", Rest: "//" + path}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,6 +27,24 @@ func openDir(t testing.TB) (sinks.Sink, string) {
 }
 
 func TestContract(t *testing.T) { sinktest.Run(t, sinktest.Options{Open: openDir}) }
+
+func TestContractSplit(t *testing.T) {
+	sinktest.Run(t, sinktest.Options{Open: func(t testing.TB) (sinks.Sink, string) {
+		return openTarget(t, t.TempDir()+"/new/?mkdir=1&split=1M")
+	}})
+}
+
+// TestContractWithoutLinks is about file systems such as those of USB disks.
+func TestContractWithoutLinks(t *testing.T) {
+	link = func(_ *os.Root, from, to string) error {
+		return &os.LinkError{Op: "link", Old: from, New: to, Err: syscall.EPERM}
+	}
+	defer func() { link = (*os.Root).Link }()
+	if runtime.GOOS != "linux" {
+		t.Skip("renaming without replacing is Linux's")
+	}
+	sinktest.Run(t, sinktest.Options{Open: openDir})
+}
 
 // wrapped writes through a spool smaller than the pieces, a tee and a rate.
 type wrapped struct{ sinks.Sink }

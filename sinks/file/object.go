@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 
 	"github.com/vmstream/vmstream/sinks"
 )
@@ -26,30 +27,47 @@ type writer struct {
 	size      int64
 	err       error
 	ended     bool
+	keep      bool
+	kept      kept
 }
 
 func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (sinks.Writer, error) {
-	if o.Keep || o.Resume {
-		return nil, fmt.Errorf("file sink: keep and resume: %w", sinks.ErrUnsupported)
+	if (o.Keep || o.Resume) && s.split > 0 {
+		return nil, fmt.Errorf("file sink: keep and resume with split: %w", sinks.ErrUnsupported)
 	}
 	root, err := s.begin(ctx, key, s.mkdir)
 	if err != nil {
 		return nil, err
 	}
 	if s.mkdir {
-		if err := root.MkdirAll(path.Dir(key), 0o777); err != nil {
+		if err := makeDirs(root, path.Dir(key)); err != nil {
 			return nil, err
 		}
 	}
 	if err := mayCreate(root, key, o.Overwrite); err != nil {
 		return nil, err
 	}
-	part := path.Join(path.Dir(key), "."+path.Base(key)+".vmstream-"+rand.Text()+".part")
-	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, s.mode)
+	if s.split > 0 {
+		return &splitWriter{ctx: ctx, s: s, root: root, key: key, overwrite: o.Overwrite}, nil
+	}
+	w := &writer{ctx: ctx, root: root, key: key, overwrite: o.Overwrite, keep: o.Keep}
+	if o.Keep || o.Resume {
+		w.file, w.part, w.kept.left, err = keptPart(root, key, o.ID, s.mode, o.Resume)
+		w.kept.file = w.file
+	} else {
+		w.file, w.part, err = newPart(root, key, s.mode)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &writer{ctx: ctx, root: root, file: f, part: part, key: key, overwrite: o.Overwrite}, nil
+	return w, nil
+}
+
+// newPart makes a temporary file beside that of a key.
+func newPart(root *os.Root, key string, mode os.FileMode) (*os.File, string, error) {
+	part := partName(key, rand.Text())
+	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	return f, part, err
 }
 
 // mayCreate refuses to replace what is there unless that was asked for, and
@@ -58,7 +76,14 @@ func mayCreate(root *os.Root, key string, overwrite bool) error {
 	fi, err := root.Lstat(key)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		_, err := findPieces(root, key)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && overwrite:
+			return nil
+		case err == nil:
+			err = fmt.Errorf("file sink: %s is there in pieces: %w", key, sinks.ErrExists)
+		}
+		return err
 	case err != nil:
 		return err
 	case !fi.Mode().IsRegular():
@@ -79,10 +104,14 @@ func (w *writer) Write(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
-	n, err := w.file.Write(p)
-	w.size += int64(n)
+	done, err := w.kept.pass(p, w.size)
+	if w.size += int64(done); err == nil && done < len(p) {
+		var n int
+		n, err = w.file.WriteAt(p[done:], w.size)
+		done, w.size = done+n, w.size+int64(n)
+	}
 	w.err = err
-	return n, err
+	return done, err
 }
 
 func (w *writer) Commit(ctx context.Context, end sinks.End) (sinks.Info, error) {
@@ -101,6 +130,9 @@ func (w *writer) commit(ctx context.Context, end sinks.End) (sinks.Info, error) 
 	err := errors.Join(w.err, context.Cause(w.ctx), context.Cause(ctx))
 	if err == nil && w.size != end.SizeBytes {
 		err = fmt.Errorf("file sink: %s has %d bytes and should have %d: %w", w.key, w.size, end.SizeBytes, sinks.ErrShort)
+	}
+	if err == nil && w.kept.left > 0 { // it was longer
+		err = w.file.Truncate(w.size)
 	}
 	if err == nil {
 		err = w.file.Sync()
@@ -122,21 +154,23 @@ func (w *writer) commit(ctx context.Context, end sinks.End) (sinks.Info, error) 
 	return infoOf(w.key, fi), nil
 }
 
-// rename gives the file its name. A link fails where a name is there; a rename
-// replaces it.
+// rename gives the file its name, and removes what it replaces.
 func (w *writer) rename() error {
 	if err := mayCreate(w.root, w.key, w.overwrite); err != nil {
 		return err
 	}
-	if w.overwrite {
-		return w.root.Rename(w.part, w.key)
+	if !w.overwrite {
+		return publish(w.root, w.part, w.key)
 	}
-	if err := w.root.Link(w.part, w.key); err != nil {
+	if err := w.root.Rename(w.part, w.key); err != nil {
 		return err
 	}
-	// The object is there. A second name that stays is an orphan, no failure.
-	_ = w.root.Remove(w.part)
-	return nil
+	for { // pieces of the key do not count any more
+		p, err := findPieces(w.root, w.key)
+		if err != nil || p.remove(w.root) != nil {
+			return nil
+		}
+	}
 }
 
 func (w *writer) remove() error {
@@ -153,16 +187,11 @@ func (w *writer) Abort(context.Context) error {
 		return nil
 	}
 	w.ended = true
-	_ = w.file.Close() // its bytes are not wanted
-	return w.remove()
-}
-
-func syncDir(root *os.Root, dir string) error {
-	d, err := root.Open(dir)
-	if err != nil {
+	err := w.file.Close()
+	if w.keep {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return w.remove()
 }
 
 type reader struct {
@@ -171,24 +200,47 @@ type reader struct {
 	info sinks.Info
 }
 
-func (s *sink) openAt(ctx context.Context, key string) (*reader, error) {
-	// Looked at first: opening a pipe would wait for somebody to write to it.
-	if _, err := s.Stat(ctx, key); err != nil {
-		return nil, err
-	}
-	root, err := s.begin(ctx, key, false)
-	if err != nil {
-		return nil, err
-	}
-	f, err := root.Open(key)
+// openRegular opens a file, but no pipe that has taken its name: opening that would wait
+// for somebody to write to it.
+func openRegular(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	fi, err := f.Stat()
 	if err == nil {
-		err = regular(key, fi)
+		err = regular(name, fi)
 	}
 	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (s *sink) openAt(ctx context.Context, key string) (sinks.RangeReader, error) {
+	root, err := s.begin(ctx, key, false)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := root.Lstat(key)
+	if errors.Is(err, fs.ErrNotExist) {
+		p, err := findPieces(root, key)
+		if err != nil {
+			return nil, err
+		}
+		return newPieceReader(ctx, root, p)
+	}
+	if err == nil {
+		err = regular(key, fi) // a link, too, is none
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := openRegular(root, key)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err = f.Stat(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &reader{ctx: ctx, file: f, info: infoOf(key, fi)}, nil
@@ -208,25 +260,33 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// sequential reads a file from its first byte to its last.
+// sequential reads an object from its first byte to its last.
 type sequential struct {
-	r      *reader
+	r      sinks.RangeReader
 	offset int64
 }
 
 func (s *sequential) Read(p []byte) (int, error) {
 	n, err := s.r.ReadAt(p, s.offset)
 	s.offset += int64(n)
-	if err == io.EOF {
-		fi, statErr := s.r.file.Stat()
-		if statErr != nil {
-			return n, statErr
-		}
-		if infoOf(s.r.info.Key, fi).Version != s.r.info.Version {
-			return n, fmt.Errorf("file sink: %s has changed while it was read", s.r.info.Key)
+	if err == io.EOF && n < len(p) {
+		if changed := s.r.(interface{ changed() error }).changed(); changed != nil {
+			return n, changed
 		}
 	}
 	return n, err
 }
 
 func (s *sequential) Close() error { return s.r.Close() }
+
+// changed fails if the file is not what was opened.
+func (r *reader) changed() error {
+	fi, err := r.file.Stat()
+	if err == nil && infoOf(r.info.Key, fi).Version != r.info.Version {
+		err = fmt.Errorf("file sink: %s has changed while it was read", r.info.Key)
+	}
+	return err
+}
+
+// changed says nothing: each piece is compared when it is read.
+func (r *pieceReader) changed() error { return nil }

@@ -22,6 +22,8 @@ import (
 // partForm is that of temporary files: .NAME.vmstream-RANDOM.part.
 var partForm = regexp.MustCompile(`^\.(.+)\.vmstream-[A-Z2-7]{26}\.part$`)
 
+const partRandom = 26 // as many characters as rand.Text has
+
 // maxDepth bounds how deep List goes.
 const maxDepth = 64
 
@@ -31,13 +33,18 @@ type sink struct {
 	dir   string // absolute
 	mode  os.FileMode
 	mkdir bool
+	split int64 // length of pieces; 0: objects are whole files
 
 	mu     sync.Mutex
 	root   *os.Root
 	closed bool
 }
 
-func (s *sink) Capabilities() sinks.Capabilities { return capabilities }
+func (s *sink) Capabilities() sinks.Capabilities {
+	c := capabilities
+	c.Resume = s.split == 0
+	return c
+}
 
 // open returns the root, which no key leads out of.
 func (s *sink) open(mkdir bool) (*os.Root, error) {
@@ -83,6 +90,9 @@ func checkKey(key string) error {
 	if partForm.MatchString(path.Base(key)) {
 		return fmt.Errorf("file sink: key %q has the form of a temporary file: %w", key, fs.ErrInvalid)
 	}
+	if isPiece(path.Base(key)) {
+		return fmt.Errorf("file sink: key %q has the form of a piece: %w", key, fs.ErrInvalid)
+	}
 	return nil
 }
 
@@ -107,7 +117,7 @@ func regular(key string, fi fs.FileInfo) error {
 func infoOf(key string, fi fs.FileInfo) sinks.Info {
 	return sinks.Info{
 		Key: key, SizeBytes: fi.Size(), Modified: fi.ModTime(),
-		Version: fmt.Sprintf("%d-%d", fi.Size(), fi.ModTime().UnixNano()),
+		Version: fmt.Sprintf("%d-%d%s", fi.Size(), fi.ModTime().UnixNano(), inode(fi)),
 	}
 }
 
@@ -117,6 +127,13 @@ func (s *sink) Stat(ctx context.Context, key string) (sinks.Info, error) {
 		return sinks.Info{}, err
 	}
 	fi, err := root.Lstat(key)
+	if errors.Is(err, fs.ErrNotExist) {
+		p, err := findPieces(root, key)
+		if err != nil {
+			return sinks.Info{}, err
+		}
+		return p.info()
+	}
 	if err == nil {
 		err = regular(key, fi)
 	}
@@ -127,21 +144,39 @@ func (s *sink) Stat(ctx context.Context, key string) (sinks.Info, error) {
 }
 
 func (s *sink) Delete(ctx context.Context, key string) error {
-	if _, err := s.Stat(ctx, key); err != nil {
-		return err
-	}
 	root, err := s.begin(ctx, key, false)
 	if err != nil {
 		return err
 	}
-	if err := root.Remove(key); err != nil {
+	fi, err := root.Lstat(key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		var p *pieces
+		if p, err = findPieces(root, key); err == nil {
+			err = p.remove(root) // also one of which pieces are missing
+		}
+	case err == nil:
+		if err = regular(key, fi); err == nil {
+			err = root.Remove(key)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return syncDir(root, path.Dir(key))
 }
 
-// walk calls visit with every regular file, in the order of their paths as bytes.
-func (s *sink) walk(ctx context.Context, prefix string, visit func(name string, fi fs.FileInfo) bool) error {
+// found is what walk finds: a file, or the pieces of an object.
+type found struct {
+	name   string
+	fi     fs.FileInfo
+	pieces *pieces // nil for a file
+	counts bool    // they are an object; otherwise something is left of one
+}
+
+// walk calls visit with every regular file and every set of pieces, in the order of
+// their keys as bytes.
+func (s *sink) walk(ctx context.Context, prefix string, visit func(found) bool) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -156,9 +191,12 @@ func (s *sink) walk(ctx context.Context, prefix string, visit func(name string, 
 	return err
 }
 
-func walkDir(ctx context.Context, root *os.Root, dir, prefix string, depth int, visit func(string, fs.FileInfo) bool) (bool, error) {
-	if err := context.Cause(ctx); err != nil || depth > maxDepth {
+func walkDir(ctx context.Context, root *os.Root, dir, prefix string, depth int, visit func(found) bool) (bool, error) {
+	if err := context.Cause(ctx); err != nil {
 		return false, err
+	}
+	if depth > maxDepth {
+		return false, fmt.Errorf("file sink: %s: directories lie deeper than %d in each other", dir, maxDepth)
 	}
 	entries, err := fs.ReadDir(root.FS(), dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -167,27 +205,22 @@ func walkDir(ctx context.Context, root *os.Root, dir, prefix string, depth int, 
 	if err != nil {
 		return false, err
 	}
-	sorted := func(e fs.DirEntry) string {
-		if e.IsDir() {
-			return e.Name() + "/" // as it stands in keys
-		}
-		return e.Name()
+	sets, err := group(dir, entries)
+	if err != nil {
+		return false, err
 	}
-	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(sorted(a), sorted(b)) })
+	rows := make([]row, 0, len(entries))
 	for _, e := range entries {
-		name := path.Join(dir, e.Name())
-		more := true
-		switch {
-		case e.IsDir():
-			if below := name + "/"; strings.HasPrefix(below, prefix) || strings.HasPrefix(prefix, below) {
-				more, err = walkDir(ctx, root, name, prefix, depth+1, visit)
-			}
-		case e.Type().IsRegular():
-			fi, infoErr := e.Info()
-			if infoErr == nil {
-				more = visit(name, fi)
-			}
+		if !isPiece(e.Name()) {
+			rows = append(rows, row{key: e.Name(), entry: e})
 		}
+	}
+	for id, p := range sets {
+		rows = append(rows, row{key: path.Base(id.key), pieces: p, counts: p == newest(sets, id.key)})
+	}
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.sorted(), b.sorted()) })
+	for _, r := range rows {
+		more, err := r.visit(ctx, root, dir, prefix, depth, visit)
 		if err != nil || !more {
 			return false, err
 		}
@@ -195,15 +228,58 @@ func walkDir(ctx context.Context, root *os.Root, dir, prefix string, depth int, 
 	return true, nil
 }
 
+// row is what a directory has under a key.
+type row struct {
+	key    string
+	entry  fs.DirEntry // nil for pieces
+	pieces *pieces
+	counts bool
+}
+
+func (r *row) sorted() string {
+	if r.entry != nil && r.entry.IsDir() {
+		return r.key + "/" // as it stands in keys
+	}
+	return r.key
+}
+
+func (r *row) visit(ctx context.Context, root *os.Root, dir, prefix string, depth int, visit func(found) bool) (bool, error) {
+	name := path.Join(dir, r.key)
+	switch {
+	case r.pieces != nil:
+		return visit(found{name: name, pieces: r.pieces, counts: r.counts}), nil
+	case r.entry.IsDir():
+		if below := name + "/"; strings.HasPrefix(below, prefix) || strings.HasPrefix(prefix, below) {
+			return walkDir(ctx, root, name, prefix, depth+1, visit)
+		}
+	case r.entry.Type().IsRegular():
+		if fi, err := r.entry.Info(); err == nil { // otherwise removed meanwhile
+			return visit(found{name: name, fi: fi}), nil
+		}
+	}
+	return true, nil
+}
+
 func (s *sink) List(ctx context.Context, prefix string) iter.Seq2[sinks.Info, error] {
 	return func(yield func(sinks.Info, error) bool) {
-		err := s.walk(ctx, prefix, func(name string, fi fs.FileInfo) bool {
-			if !strings.HasPrefix(name, prefix) || partForm.MatchString(path.Base(name)) {
+		var damaged error
+		err := s.walk(ctx, prefix, func(f found) bool {
+			switch {
+			case !strings.HasPrefix(f.name, prefix):
+				return true
+			case f.pieces == nil:
+				return partForm.MatchString(path.Base(f.name)) || yield(infoOf(f.name, f.fi), nil)
+			case !f.counts:
 				return true
 			}
-			return yield(infoOf(name, fi), nil)
+			info, err := f.pieces.info()
+			if err != nil { // it is told at the end, and the others first
+				damaged = errors.Join(damaged, err)
+				return true
+			}
+			return yield(info, nil)
 		})
-		if err != nil {
+		if err = errors.Join(damaged, err); err != nil {
 			yield(sinks.Info{}, err)
 		}
 	}
@@ -212,16 +288,13 @@ func (s *sink) List(ctx context.Context, prefix string) iter.Seq2[sinks.Info, er
 func (s *sink) Orphans(ctx context.Context, prefix string) iter.Seq2[sinks.Orphan, error] {
 	return func(yield func(sinks.Orphan, error) bool) {
 		// The prefix is one of keys; a temporary name has a dot in front.
-		err := s.walk(ctx, prefix[:strings.LastIndex(prefix, "/")+1], func(name string, fi fs.FileInfo) bool {
-			m := partForm.FindStringSubmatch(path.Base(name))
-			if m == nil {
-				return true
+		err := s.walk(ctx, prefix[:strings.LastIndex(prefix, "/")+1], func(f found) bool {
+			for _, o := range f.orphans() {
+				if strings.HasPrefix(o.Key, prefix) && !yield(o, nil) {
+					return false
+				}
 			}
-			key := path.Join(path.Dir(name), m[1])
-			if !strings.HasPrefix(key, prefix) {
-				return true
-			}
-			return yield(sinks.Orphan{Key: key, ID: name, SizeBytes: fi.Size(), Begun: fi.ModTime()}, nil)
+			return true
 		})
 		if err != nil {
 			yield(sinks.Orphan{}, err)
@@ -229,19 +302,68 @@ func (s *sink) Orphans(ctx context.Context, prefix string) iter.Seq2[sinks.Orpha
 	}
 }
 
+// orphans returns what was left: a temporary file, or pieces of no object.
+func (f *found) orphans() []sinks.Orphan {
+	if f.pieces == nil {
+		if m := partForm.FindStringSubmatch(path.Base(f.name)); m != nil {
+			return []sinks.Orphan{{Key: path.Join(path.Dir(f.name), m[1]), ID: f.name, SizeBytes: f.fi.Size(), Begun: f.fi.ModTime()}}
+		}
+		return nil
+	}
+	if f.counts {
+		return nil
+	}
+	var all []sinks.Orphan
+	for _, p := range f.pieces.all {
+		if p.name != "" {
+			all = append(all, sinks.Orphan{Key: f.name, ID: p.name, SizeBytes: p.fi.Size(), Begun: p.fi.ModTime()})
+		}
+	}
+	return all
+}
+
 func (s *sink) RemoveOrphan(ctx context.Context, o sinks.Orphan) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
-	}
-	m := partForm.FindStringSubmatch(path.Base(o.ID))
-	if !fs.ValidPath(o.ID) || m == nil || path.Join(path.Dir(o.ID), m[1]) != o.Key {
-		return fmt.Errorf("file sink: %q is no temporary file of %q: %w", o.ID, o.Key, fs.ErrInvalid)
 	}
 	root, err := s.open(false)
 	if err != nil {
 		return err
 	}
+	if !fs.ValidPath(o.ID) {
+		return fmt.Errorf("file sink: %q is no file: %w", o.ID, fs.ErrInvalid)
+	}
+	if err := mayRemove(root, o); err != nil {
+		return err
+	}
+	fi, err := root.Lstat(o.ID)
+	if err == nil {
+		err = regular(o.ID, fi)
+	}
+	if err != nil {
+		return err
+	}
 	return root.Remove(o.ID)
+}
+
+// mayRemove refuses what is no orphan.
+func mayRemove(root *os.Root, o sinks.Orphan) error {
+	dir, base := path.Dir(o.ID), path.Base(o.ID)
+	if m := partForm.FindStringSubmatch(base); m != nil && path.Join(dir, m[1]) == o.Key {
+		return nil
+	}
+	name, n, count, digits, ok := parsePiece(base)
+	if !ok || path.Join(dir, name) != o.Key {
+		return fmt.Errorf("file sink: %q is nothing that is left of %q: %w", o.ID, o.Key, fs.ErrInvalid)
+	}
+	sets, err := setsIn(root, dir)
+	if err != nil {
+		return err
+	}
+	if p := newest(sets, o.Key); p != nil && p == sets[set{o.Key, count, digits}] {
+		return fmt.Errorf("file sink: %s is piece %d of an object: %w", o.ID, n, fs.ErrInvalid)
+	}
+	return nil
 }
 
 func (s *sink) Open(ctx context.Context, key string) (io.ReadCloser, sinks.Info, error) {
@@ -249,13 +371,9 @@ func (s *sink) Open(ctx context.Context, key string) (io.ReadCloser, sinks.Info,
 	if err != nil {
 		return nil, sinks.Info{}, err
 	}
-	return &sequential{r: r}, r.info, nil
+	return &sequential{r: r}, r.Info(), nil
 }
 
 func (s *sink) OpenAt(ctx context.Context, key string) (sinks.RangeReader, error) {
-	r, err := s.openAt(ctx, key)
-	if err != nil {
-		return nil, err // not a nil *reader in an interface
-	}
-	return r, nil
+	return s.openAt(ctx, key)
 }
