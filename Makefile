@@ -20,17 +20,24 @@ STATICCHECK_VERSION := v0.8.2
 PROTOC_GEN_GO_VERSION      := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 
+# Servers that the tests of the S3 sink run. MinIO's module has no tags that Go takes
+# for versions.
+VERSITYGW_VERSION := v1.8.0
+MINIO_VERSION     := v0.0.0-20260212201848-7aac2a2c5b7c
+
 gofumpt     := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)
 staticcheck := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 protocgengo := $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
 protocgengrpc := $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
+versitygw   := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)
+minio       := $(TOOLS)/minio-$(MINIO_VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build plugins proto install demo e2e e2e-all test lint race check bench matrix fuzz soak tools clean
+.PHONY: help build plugins proto install demo e2e e2e-all test lint race check bench matrix fuzz soak tools s3-server s3-servers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings: PREFIX, DESTDIR, CLASSIC=1 for vmsnap, vmres and addredo (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
 
 build: ## bin/vmstream, a static program
@@ -48,10 +55,10 @@ install: build plugins ## install program, sinks, man pages and completions unde
 demo: build ## back a small VM up, restore it with stock tools and with vmstream, compare
 	VMSTREAM=$(BIN)/vmstream scripts/demo.sh
 
-e2e: build ## full cycles under real backup software, which is installed if it is missing
+e2e: build s3-server ## full cycles under real backup software and on an S3 server, which are installed if they are missing
 	GO='$(GO)' VMSTREAM_E2E_PROGRAM='$(CURDIR)/$(BIN)/vmstream' scripts/e2e.sh 1 $(ARGS)
 
-e2e-all: build ## the same, with what takes long
+e2e-all: build s3-servers ## the same, with what takes long, on two S3 servers
 	GO='$(GO)' VMSTREAM_E2E_PROGRAM='$(CURDIR)/$(BIN)/vmstream' scripts/e2e.sh all $(ARGS)
 
 test: ## the test suite
@@ -68,8 +75,8 @@ race: ## the test suite with the race detector
 
 check: lint race ## everything that must be clean before a change is merged
 
-bench: build ## measure vmstream beside the tools that a user would pick instead
-	$(GO) run ./internal/bench -vmstream $(BIN)/vmstream $(BENCH)
+bench: build s3-server ## measure vmstream beside the tools that a user would pick instead
+	$(GO) run ./internal/bench -vmstream $(BIN)/vmstream -s3-server $(versitygw) $(BENCH)
 
 matrix: ## damage streams in every way and print what was detected
 	VMSTREAM_MATRIX=full $(GO) test ./stream -run Matrix -v -count=1 -timeout 60m
@@ -82,6 +89,10 @@ soak: ## run the property tests on CHECKS random histories
 
 tools: $(gofumpt) $(staticcheck) ## install the pinned linters into bin/tools
 
+s3-server: $(versitygw) ## install the S3 server that the tests run into bin/tools
+
+s3-servers: $(versitygw) $(minio) ## the same, and a second one that takes some minutes to build
+
 $(gofumpt):
 	scripts/tool.sh mvdan.cc/gofumpt $(GOFUMPT_VERSION) $@
 
@@ -93,6 +104,12 @@ $(protocgengo):
 
 $(protocgengrpc):
 	scripts/tool.sh google.golang.org/grpc/cmd/protoc-gen-go-grpc $(PROTOC_GEN_GO_GRPC_VERSION) $@
+
+$(versitygw):
+	scripts/tool.sh github.com/versity/versitygw/cmd/versitygw $(VERSITYGW_VERSION) $@
+
+$(minio):
+	scripts/tool.sh github.com/minio/minio $(MINIO_VERSION) $@
 
 clean: ## remove what was built
 	rm -rf $(BIN) out

@@ -26,6 +26,7 @@ type bench struct {
 	disk    string          // the measured disk
 	streams map[string]made // by their command, made on demand
 	made    int
+	stops   []func() // end what runs beside the rows
 }
 
 // prepare makes the disks.
@@ -71,7 +72,12 @@ func (b *bench) keepProgram() error {
 	return errors.Join(err, out.Close())
 }
 
-func (b *bench) cleanUp() { os.RemoveAll(b.work) }
+func (b *bench) cleanUp() {
+	for _, stop := range b.stops {
+		stop()
+	}
+	os.RemoveAll(b.work)
+}
 
 // row is a piece of work and the programs that do it.
 type row struct {

@@ -39,6 +39,7 @@ type options struct {
 	runs      int
 	dir       string
 	vmstream  string
+	s3Server  string // versitygw; empty: from the path
 	jsonFile  string
 	diskBytes int64
 	quick     bool // limits are shown and not judged
@@ -105,6 +106,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.runs, "n", 5, "measure each program this `many` times")
 	fs.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "vmstream-bench"), "keep the disks and work in this `directory`")
 	fs.StringVar(&o.vmstream, "vmstream", "bin/vmstream", "`path` of the program")
+	fs.StringVar(&o.s3Server, "s3-server", "", "`path` of versitygw")
 	fs.StringVar(&o.jsonFile, "json", "", "write every single measurement to this `file`")
 	fs.BoolVar(&o.quick, "quick", false, "a disk of 512 MiB and one run; limits are not judged")
 	sizeMiB := fs.Int64("size", 0, "size of the disk in `MiB`, a multiple of 16")
@@ -118,7 +120,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		o.diskBytes = *sizeMiB << 20
 	}
 	if fs.NArg() > 0 || o.runs < 1 || o.diskBytes <= 0 || o.diskBytes%unitBytes != 0 {
-		return o, errors.New("usage: bench [-quick] [-run EXPRESSION] [-n RUNS] [-size MIB] [-dir DIR] [-vmstream PATH] [-json FILE]")
+		return o, errors.New("usage: bench [-quick] [-run EXPRESSION] [-n RUNS] [-size MIB] [-dir DIR] [-vmstream PATH] [-s3-server PATH] [-json FILE]")
 	}
 	var err error
 	if o.run, err = regexp.Compile(*expr); err != nil {

@@ -39,6 +39,7 @@ func (b *bench) plans() []plan {
 		{"plugin-plain", ready(b.pluginPlain)},
 		{"plugin-read", b.pluginRead},
 		{"plugin-start", ready(b.pluginStart)},
+		{"backup-s3", b.s3},
 		{"restore-raw", b.restore},
 		{"verify", b.verify},
 		{"sparse-1TiB", b.sparseDisk},

@@ -5,11 +5,11 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -147,17 +147,26 @@ type machine struct {
 	disk           string // what it is kept in
 }
 
-const machineBytes = 48 << 20
+const (
+	machineBytes = 48 << 20
+	zeroBytes    = 36 << 20 // of them
+)
 
 // newMachine makes a VM in dir with 12 MiB of random data on its disk.
 func newMachine(t *testing.T, dir, name string) *machine {
+	t.Helper()
+	return newMachineOf(t, dir, name, machineBytes-zeroBytes)
+}
+
+// newMachineOf makes one with so many bytes of random data, and 36 MiB of zeros.
+func newMachineOf(t *testing.T, dir, name string, dataBytes int64) *machine {
 	t.Helper()
 	m := &machine{dir: filepath.Join(dir, name), name: name, raw: filepath.Join(dir, name+".raw")}
 	m.vmx, m.disk = filepath.Join(m.dir, name+".vmx"), filepath.Join(m.dir, name+"-flat.vmdk")
 	must(t, os.MkdirAll(m.dir, 0o755))
 	must(t, os.WriteFile(m.raw, nil, 0o644))
-	must(t, os.Truncate(m.raw, machineBytes))
-	m.write(t, 1, 3<<20, 12<<20)
+	must(t, os.Truncate(m.raw, dataBytes+zeroBytes))
+	m.write(t, 1, 3<<20, dataBytes)
 	good(t, program(t), "-q", "disk", "convert", "--format", "flat", m.raw, filepath.Join(m.dir, name+".vmdk"))
 	must(t, os.WriteFile(m.vmx, []byte(fmt.Sprintf(`.encoding = "UTF-8"
 config.version = "8"
@@ -174,18 +183,16 @@ scsi0:0.fileName = "%s.vmdk"
 }
 
 // write puts random data on the disk.
-func (m *machine) write(t *testing.T, seed uint64, at int64, n int) {
+func (m *machine) write(t *testing.T, seed uint64, at, n int64) {
 	t.Helper()
-	b := make([]byte, n)
-	rng := rand.NewChaCha8(sha256.Sum256([]byte(m.name + strconv.FormatUint(seed, 10))))
-	_, _ = rng.Read(b) // never fails
 	for _, path := range []string{m.raw, m.disk} {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // the disk is about to be made
 		}
 		must(t, err)
-		_, err = f.WriteAt(b, at)
+		rng := rand.NewChaCha8(sha256.Sum256([]byte(m.name + strconv.FormatUint(seed, 10))))
+		_, err = io.CopyN(io.NewOffsetWriter(f, at), rng, n)
 		must(t, errors.Join(err, f.Close()))
 	}
 	m.touch(t, seed)
@@ -215,13 +222,26 @@ func (m *machine) sameAs(t *testing.T, dir, content string) {
 	t.Helper()
 	got := filepath.Join(t.TempDir(), "restored.raw")
 	good(t, program(t), "-q", "disk", "convert", "--format", "raw", filepath.Join(dir, m.name, m.name+".vmdk"), got)
-	a, err := os.ReadFile(got)
-	must(t, err)
-	b, err := os.ReadFile(content)
-	must(t, err)
-	if !bytes.Equal(a, b) {
+	if fileSum(t, got) != fileSum(t, content) {
 		t.Fatalf("the disk restored to %s is another one", dir)
 	}
+	must(t, os.Remove(got))
+}
+
+func fileSum(t *testing.T, path string) [sha256.Size]byte {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	return sumOf(t, f)
+}
+
+func sumOf(t *testing.T, r io.Reader) [sha256.Size]byte {
+	t.Helper()
+	h := sha256.New()
+	_, err := io.Copy(h, r)
+	must(t, err)
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // keep copies the content of the disk as it is now.

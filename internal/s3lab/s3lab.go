@@ -29,6 +29,7 @@ const (
 	AccessKey = "LABACCESSKEY"
 	SecretKey = "labSECRET0123456789abcdef"
 	Region    = "us-east-1"
+	KeyName   = "lab-key" // that MinIO encrypts with
 )
 
 const startTime = time.Minute
@@ -60,7 +61,7 @@ var (
 		args: func(address, console, dir string) []string {
 			return []string{"server", "--address", address, "--console-address", console, filepath.Join(dir, "data")}
 		},
-		env: []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off"},
+		env: []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off", "MINIO_KMS_SECRET_KEY=" + KeyName + ":" + strings.Repeat("A", 43) + "="},
 	}
 )
 
@@ -85,6 +86,12 @@ func MinIO(tb testing.TB) *Server {
 	}
 	return minIO.start(tb, program)
 }
+
+// VersityGWPath returns where versitygw is, or an empty string.
+func VersityGWPath(tb testing.TB) string { return versity.find(tb) }
+
+// HasMinIO reports if there is a MinIO server to run.
+func HasMinIO(tb testing.TB) bool { return minIO.find(tb) != "" }
 
 // Each runs a test with each server as a subtest.
 func Each(t *testing.T, f func(*testing.T, *Server)) {

@@ -199,6 +199,9 @@ func (w *writer) confirm(ctx context.Context, ours expected) (sinks.Info, error)
 	if why := ours.differs(o); why != nil {
 		return sinks.Info{}, fmt.Errorf("%w: %w", w.sink.fault(ctx, "looking at", w.key, why), sinks.ErrUnknown)
 	}
+	if err := w.sink.encrypted(o.Headers); err != nil { // as in one that was begun without, and gone on with
+		return sinks.Info{}, fmt.Errorf("stored, but %w: %w", w.sink.fault(ctx, "looking at", w.key, err), sinks.ErrUnknown)
+	}
 	if err := w.sink.confirmLock(ctx, w.key, o); err != nil {
 		return sinks.Info{}, err
 	}

@@ -10,10 +10,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/minio/minio-go/v7"
 
 	"github.com/vmstream/vmstream/internal/s3lab"
 	"github.com/vmstream/vmstream/sinks"
@@ -197,13 +200,18 @@ func TestEncryption(t *testing.T) {
 	s3lab.Login(t)
 	bodies := 0
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch kindOf(r) {
+		switch s3lab.KindOf(r) {
 		case "head":
 			w.WriteHeader(http.StatusNotFound)
 		case "begin":
 			_, _ = io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>")
 		case "abort":
 			w.WriteHeader(http.StatusNoContent)
+		case "part":
+			w.Header().Set("Etag", `"e"`)
+			if r.ContentLength > 1 || r.URL.Query().Get("partNumber") != "10000" {
+				bodies++ // more than the byte that is sent to see what becomes of it
+			}
 		default:
 			bodies++
 		}
@@ -222,6 +230,71 @@ func TestEncryption(t *testing.T) {
 	}
 }
 
+// TestServerEncryption has a server encrypt for real. An upload that was begun without is
+// not taken for one that is encrypted.
+func TestServerEncryption(t *testing.T) {
+	s3lab.Login(t)
+	server := s3lab.MinIO(t)
+	bucket := server.Bucket(t, false)
+	for _, options := range []string{"sse=s3", "sse=kms&sse-key=" + s3lab.KeyName} {
+		s := open(t, server.Endpoint, bucket, "part-size=5M&"+options)
+		for _, size := range []int{0, 100, 12 << 20} {
+			content := noise(2, size)
+			if _, err := store(t.Context(), s, "k", content, sinks.CreateOptions{Overwrite: true}); err != nil {
+				t.Fatalf("%s, %d bytes: %v", options, size, err)
+			}
+			has(t, server, bucket, "k", content)
+			info, err := server.Client().StatObject(t.Context(), bucket, "k", minio.StatObjectOptions{})
+			if err != nil || info.Metadata.Get("X-Amz-Server-Side-Encryption") == "" {
+				t.Errorf("%s, %d bytes: stored with %v, %v", options, size, info.Metadata, err)
+			}
+		}
+	}
+	content := noise(4, 23<<20)
+	interrupt(t, open(t, server.Endpoint, bucket, "part-size=5M"), content)
+	s := open(t, server.Endpoint, bucket, "part-size=5M&sse=s3")
+	if _, err := store(t.Context(), s, "dir/k", content, sinks.CreateOptions{Resume: true}); !errors.Is(err, sinks.ErrUnsupported) {
+		t.Errorf("going on without encryption gives %v", err)
+	}
+}
+
+// TestStyles looks where the bucket is in requests.
+func TestStyles(t *testing.T) {
+	s3lab.Login(t)
+	clearEnvironment(t)
+	asked := make(chan string, 1)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Host + r.URL.Path
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer front.Close()
+	through, err := url.Parse(front.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]string{
+		"?endpoint=http://s3.test":                                     "s3.test/bucket/k",
+		"?endpoint=http://s3.test&path-style=1":                        "s3.test/bucket/k",
+		"?endpoint=http://s3.test&path-style=0":                        "bucket.s3.test/k",
+		"?region=eu-west-1&endpoint=http://s3.eu-west-1.amazonaws.com": "bucket.s3.eu-west-1.amazonaws.com/k",
+		"?endpoint=http://s3.us-east-1.amazonaws.com&path-style=1":     "s3.us-east-1.amazonaws.com/bucket/k",
+	} {
+		opened, key, err := Driver().Open(t.Context(), sinks.Target{Scheme: scheme, Rest: "//bucket/k" + query}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := opened.(*sink)
+		s.backoff, s.transport.Proxy = quick, http.ProxyURL(through)
+		if _, err := s.Stat(t.Context(), key); !errors.Is(err, sinks.ErrNotExist) {
+			t.Errorf("%s: Stat gives %v", query, err)
+			continue
+		}
+		if got := <-asked; got != want {
+			t.Errorf("%s asks for %s, not %s", query, got, want)
+		}
+	}
+}
+
 // TestProviders finds credentials at a service on this host.
 func TestProviders(t *testing.T) {
 	s3lab.Login(t)
@@ -237,6 +310,7 @@ func TestProviders(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", service.URL)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true") // containers have another service
 	s := open(t, server.Endpoint, bucket, "")
 	if _, err := store(t.Context(), s, "k", noise(1, 100), sinks.CreateOptions{}); err != nil {
 		t.Error(err)

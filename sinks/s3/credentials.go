@@ -42,7 +42,8 @@ func (c *chain) providers() []credentials.Provider {
 		return []credentials.Provider{file}
 	}
 	all := []credentials.Provider{&credentials.EnvAWS{}, file}
-	if os.Getenv("AWS_EC2_METADATA_DISABLED") != "true" || os.Getenv("AWS_WEB_IDENTITY_TOKEN_FILE") != "" {
+	other := firstOf("", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+	if os.Getenv("AWS_EC2_METADATA_DISABLED") != "true" || other != "" { // which come before an instance's
 		all = append(all, &credentials.IAM{})
 	}
 	return all

@@ -78,6 +78,7 @@ func newSink(bucket string, c config, log *slog.Logger) (*sink, error) {
 		return nil, fmt.Errorf("s3 target: endpoint %s: %w: %w", c.endpoint.Host, err, sinks.ErrTarget)
 	}
 	client.SetAppInfo("vmstream", "1")
+	client.SetS3EnableDualstack(false) // would ask another host than the endpoint says
 	return &sink{
 		config: c, bucket: bucket, core: minio.Core{Client: client}, creds: creds, source: source, log: log,
 		transport: transport, backoff: defaultBackoff,

@@ -4,9 +4,11 @@ package s3
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/vmstream/vmstream/internal/s3lab"
+	"github.com/vmstream/vmstream/internal/testenv"
 	"github.com/vmstream/vmstream/sinks"
 )
 
@@ -36,16 +39,16 @@ func on(kind string, last int, f func(w http.ResponseWriter, r *http.Request) bo
 func refusing(status int, code string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
-		return refuse(w, status, code)
+		return s3lab.Refuse(w, status, code)
 	}
 }
 
-func dropping(w http.ResponseWriter, r *http.Request) bool { return drop() }
+func dropping(w http.ResponseWriter, r *http.Request) bool { return s3lab.Drop() }
 
 // midway reads some of a body and resets the connection.
 func midway(w http.ResponseWriter, r *http.Request) bool {
 	_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
-	return drop()
+	return s3lab.Drop()
 }
 
 // lose lets the server do it and loses the answer.
@@ -98,6 +101,10 @@ func TestWriteFaults(t *testing.T) {
 		{name: "500 on Put", before: on("put", 2, refusing(500, "InternalError"))},
 		{name: "expired credentials", before: on("part", 1, refusing(400, "ExpiredToken"))},
 		{name: "200 with an error on Complete", before: on("complete", 1, refusing(200, "InternalError"))},
+		{name: "may not look", before: on("head", always, func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		})},
 		{name: "500 for ever", before: on("part", always, refusing(500, "InternalError")), want: sinks.ErrTransient},
 		{name: "no such upload", before: on("part", 1, refusing(404, "NoSuchUpload")), want: errAny},
 		{name: "denied", before: on("part", always, refusing(403, "AccessDenied")), want: os.ErrPermission},
@@ -108,6 +115,13 @@ func TestWriteFaults(t *testing.T) {
 		}), want: errAny},
 		{name: "wrong ETags", after: forged("Etag"), want: errAny, stays: true},
 		{name: "wrong checksums", after: forged("X-Amz-Checksum-Crc32c"), want: errAnswer},
+		{name: "another length", after: func(kind string, _ int, resp *http.Response) error {
+			if kind == "head" && resp.StatusCode == http.StatusOK {
+				resp.Header.Set("Content-Length", "5")
+				resp.ContentLength = 5
+			}
+			return nil
+		}, want: sinks.ErrUnknown, stays: true},
 		{name: "no XML", before: on("begin", always, func(w http.ResponseWriter, _ *http.Request) bool {
 			_, _ = io.WriteString(w, "it works!")
 			return true
@@ -117,9 +131,9 @@ func TestWriteFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bucket := server.Bucket(t, false)
-			p := newProxy(t, server)
-			p.before, p.after = c.before, c.after
-			s, _, log := openLogged(t, p.address, bucket, "part-size=5M&parallel=2")
+			p := s3lab.NewProxy(t, server)
+			p.Before, p.After = c.before, c.after
+			s, _, log := openLogged(t, p.Address, bucket, "part-size=5M&parallel=2")
 			content := noise(3, 18<<20)
 			_, err := store(t.Context(), s, "k", content, sinks.CreateOptions{})
 			check(t, server, bucket, content, err, c.want, c.stays)
@@ -211,6 +225,55 @@ func TestStall(t *testing.T) {
 	}
 }
 
+// TestSlow has a connection that takes several times as long for a part as it may stand
+// still.
+func TestSlow(t *testing.T) {
+	testenv.Long(t)
+	s3lab.Login(t)
+	server := s3lab.VersityGW(t)
+	bucket := server.Bucket(t, false)
+	p := s3lab.NewProxy(t, server)
+	p.Before = func(kind string, _ int, _ http.ResponseWriter, r *http.Request) bool {
+		if kind == "part" {
+			r.Body = slow{r.Body}
+		}
+		return false
+	}
+	p.After = func(kind string, _ int, resp *http.Response) error {
+		if kind == "get" {
+			resp.Body = slow{resp.Body}
+		}
+		return nil
+	}
+	s, _, log := openLogged(t, p.Address, bucket, "part-size=5M&timeout=3s")
+	dial := s.transport.DialContext
+	s.transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err == nil { // else much of a part fits the system's buffer, which empties unseen
+			err = c.(*conn).Conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
+		}
+		return c, err
+	}
+	content := noise(9, 5<<20+1000)
+	if _, err := store(t.Context(), s, "k", content, sinks.CreateOptions{}); err != nil {
+		t.Error(err)
+	}
+	if got, err := load(t.Context(), s, "k"); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes come back, %v", len(got), err)
+	}
+	if strings.Contains(log.String(), "will try again") || strings.Contains(log.String(), "goes on reading") {
+		t.Errorf("it has given up in between: %s", log.String())
+	}
+}
+
+// slow needs five seconds for 5 MiB.
+type slow struct{ io.ReadCloser }
+
+func (s slow) Read(p []byte) (int, error) {
+	time.Sleep(25 * time.Millisecond)
+	return s.ReadCloser.Read(p[:min(len(p), 26<<10)])
+}
+
 // TestExpired has credentials in a file that is renewed while they are used.
 func TestExpired(t *testing.T) {
 	s3lab.Login(t)
@@ -225,17 +288,17 @@ func TestExpired(t *testing.T) {
 	}
 	write("OLDKEY")
 	t.Setenv("AWS_ACCESS_KEY_ID", "WRONG")
-	p := newProxy(t, server)
+	p := s3lab.NewProxy(t, server)
 	renewals := 0
-	p.before = func(_ string, _ int, w http.ResponseWriter, r *http.Request) bool {
+	p.Before = func(_ string, _ int, w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.Header.Get("Authorization"), "OLDKEY") {
 			return false
 		}
 		write(s3lab.AccessKey)
 		renewals++
-		return refuse(w, http.StatusForbidden, "ExpiredToken")
+		return s3lab.Refuse(w, http.StatusForbidden, "ExpiredToken")
 	}
-	s := open(t, p.address, bucket, "profile=other&credentials-file="+file)
+	s := open(t, p.Address, bucket, "profile=other&credentials-file="+file)
 	if _, err := store(t.Context(), s, "k", noise(1, 100), sinks.CreateOptions{}); err != nil {
 		t.Error(err)
 	}

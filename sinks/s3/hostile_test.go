@@ -44,7 +44,7 @@ func TestReadFaults(t *testing.T) {
 		{name: "cut short thrice", after: on(3, cut)},
 		{name: "cut short at once", after: on(3, func(r *http.Response) { r.Body = http.NoBody })},
 		{name: "503", before: func(kind string, n int, w http.ResponseWriter, _ *http.Request) bool {
-			return kind == "get" && n <= 3 && refuse(w, 503, "SlowDown")
+			return kind == "get" && n <= 3 && s3lab.Refuse(w, 503, "SlowDown")
 		}},
 		{name: "cut short for ever", after: on(always, func(r *http.Response) { r.Body = http.NoBody }), want: sinks.ErrTransient},
 		{name: "other range", after: on(always, func(r *http.Response) {
@@ -73,15 +73,13 @@ func TestReadFaults(t *testing.T) {
 		}, want: errAny},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newProxy(t, server)
-			p.before, p.after = c.before, c.after
-			s, _, log := openLogged(t, p.address, bucket, "")
+			p := s3lab.NewProxy(t, server)
+			p.Before, p.After = c.before, c.after
+			s, _, log := openLogged(t, p.Address, bucket, "")
 			got, err := load(t.Context(), s, "k")
 			judge(t, "Open", got, content, err, c.want)
 			hasNoSecrets(t, log.String(), err)
-			p.mu.Lock()
-			p.count = map[string]int{}
-			p.mu.Unlock()
+			p.Recount()
 			got, err = loadAt(t, s, "k")
 			judge(t, "OpenAt", got, content, err, c.want)
 		})

@@ -12,8 +12,9 @@ import (
 // maxLooked bounds how many uploads of one key are looked at.
 const maxLooked = 100
 
-// find looks for the newest upload of the key whose parts were made by the plan. The
-// server's list of parts is what counts; there is no other record.
+// find looks for the newest upload of the key whose parts were made by the plan, or for
+// one that has none yet. The server's list of parts is what counts; there is no other
+// record.
 func (w *writer) find(ctx context.Context) error {
 	var found []minio.ObjectMultipartInfo
 	// A whole key is a prefix that all servers know.
@@ -27,6 +28,7 @@ func (w *writer) find(ctx context.Context) error {
 		return err
 	}
 	slices.SortStableFunc(found, func(a, b minio.ObjectMultipartInfo) int { return b.Initiated.Compare(a.Initiated) })
+	empty := ""
 	for _, u := range found[:min(len(found), maxLooked)] {
 		parts, err := w.sink.parts(ctx, w.key, u.UploadID)
 		if isCode(err, "NoSuchUpload", "NoSuchKey") {
@@ -35,11 +37,18 @@ func (w *writer) find(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if len(parts) == 0 && empty == "" {
+			empty = u.UploadID
+		}
 		p, ok := w.plan.match(parts, w.plan.equal && !w.sink.sizeGiven)
 		if !ok || len(parts) == 0 {
 			continue
 		}
 		w.take(u.UploadID, p, parts)
+		return nil
+	}
+	if empty != "" {
+		w.take(empty, w.plan, nil)
 		return nil
 	}
 	w.sink.log.Info("no upload to go on with", "key", w.key, "uploads", len(found))

@@ -33,9 +33,9 @@ type partLog struct {
 	tries int
 }
 
-func (l *partLog) watch(p *faultProxy) {
+func (l *partLog) watch(p *s3lab.Proxy) {
 	l.sent = map[string]int{}
-	p.after = func(kind string, _ int, resp *http.Response) error {
+	p.After = func(kind string, _ int, resp *http.Response) error {
 		if kind == "part" {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -78,17 +78,17 @@ func TestResume(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				bucket := server.Bucket(t, false)
-				p := newProxy(t, server)
+				p := s3lab.NewProxy(t, server)
 				var log partLog
 				log.watch(p)
-				interrupt(t, open(t, p.address, bucket, "part-size=5M&parallel=2"), content)
+				interrupt(t, open(t, p.Address, bucket, "part-size=5M&parallel=2"), content)
 				if n := log.total(); n != 4 {
 					t.Fatalf("%d parts were sent", n)
 				}
 				if c.options == "" {
 					c.options = "part-size=5M&"
 				}
-				s := open(t, p.address, bucket, c.options+"parallel=2")
+				s := open(t, p.Address, bucket, c.options+"parallel=2")
 				if _, err := store(t.Context(), s, "dir/k", c.content, sinks.CreateOptions{Resume: true}); err != nil {
 					t.Fatal(err)
 				}
@@ -100,6 +100,38 @@ func TestResume(t *testing.T) {
 					t.Errorf("%d uploads are left", n)
 				}
 			})
+		}
+	})
+}
+
+// TestResumeBegun goes on with an upload that has no part yet.
+func TestResumeBegun(t *testing.T) {
+	s3lab.Login(t)
+	s3lab.Each(t, func(t *testing.T, server *s3lab.Server) {
+		bucket := server.Bucket(t, false)
+		s := open(t, server.Endpoint, bucket, "part-size=5M")
+		core := minio.Core{Client: server.Client()}
+		id, err := core.NewMultipartUpload(t.Context(), bucket, "k", minio.PutObjectOptions{Checksum: minio.ChecksumCRC32C})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.Create(t.Context(), "k", sinks.CreateOptions{Resume: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.(*writer).upload; got != id {
+			t.Errorf("goes on with %q, not %q", got, id)
+		}
+		if err := w.Abort(t.Context()); err != nil {
+			t.Error(err)
+		}
+		content := noise(8, 7<<20)
+		if _, err := store(t.Context(), s, "k", content, sinks.CreateOptions{Resume: true}); err != nil {
+			t.Error(err)
+		}
+		has(t, server, bucket, "k", content)
+		if n := uploadsLeft(t, server, bucket); n != 0 {
+			t.Errorf("%d uploads are left", n)
 		}
 	})
 }
@@ -156,19 +188,13 @@ func TestOrphans(t *testing.T) {
 	})
 }
 
-// The child's environment: what it stores, and where.
-const (
-	childVariable = "VMSTREAM_TEST_S3_CHILD" // address, bucket, options, bytes, bytes a second
-	killsVariable = "VMSTREAM_TEST_S3_KILLS" // bytes and kills of the long test, as 2048M,30
-)
+// childVariable is in a child's environment what it stores, and where: address, bucket,
+// options, bytes, and the bytes that it is told to expect.
+const childVariable = "VMSTREAM_TEST_S3_CHILD"
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(childVariable); spec != "" {
-		run := child
-		if strings.HasPrefix(spec, peerMode) {
-			run = peer
-		}
-		if err := run(strings.Fields(spec)); err != nil {
+		if err := child(strings.Fields(spec)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -180,17 +206,17 @@ func TestMain(m *testing.M) {
 // stream is content that is the same at every run, without being kept.
 func stream(size int64) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{5}), size) }
 
-// child stores the stream, or its input if the stream has 0 bytes, under "k", going on
-// with what earlier ones have left, and prints how much memory it has had.
+// child stores the stream under "k", going on with what earlier ones have left, and
+// prints how much memory it has had.
 func child(spec []string) error {
 	if len(spec) != 5 {
-		return errors.New("needs address, bucket, options, bytes, rate")
+		return errors.New("needs address, bucket, options, bytes, expected bytes")
 	}
 	size, err := strconv.ParseInt(spec[3], 10, 64)
 	if err != nil {
 		return err
 	}
-	rate, err := strconv.ParseInt(spec[4], 10, 64)
+	hint, err := strconv.ParseInt(spec[4], 10, 64)
 	if err != nil {
 		return err
 	}
@@ -200,24 +226,13 @@ func child(spec []string) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.Create(ctx, key, sinks.CreateOptions{Keep: true, Resume: true})
+	w, err := s.Create(ctx, key, sinks.CreateOptions{Keep: true, Resume: true, SizeHintBytes: hint})
 	if err != nil {
 		return err
-	}
-	if rate > 0 {
-		w = sinks.LimitRate(ctx, w, sinks.NewRate(rate))
-	}
-	content := stream(size)
-	if size == 0 {
-		content = os.Stdin
 	}
 	// Pieces are like those of a pipe.
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{content}, make([]byte, 256<<10))
-	if err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{stream(size)}, make([]byte, 256<<10)); err != nil {
 		return err
-	}
-	if size == 0 {
-		size = n
 	}
 	if _, err := w.Commit(ctx, sinks.End{SizeBytes: size}); err != nil {
 		return err
@@ -246,14 +261,14 @@ func peakMemory() (int64, error) {
 	return 0, errors.New("no VmHWM")
 }
 
-func childCommand(t *testing.T, address, bucket, options string, size, rate int64) *exec.Cmd {
+func childCommand(t *testing.T, address, bucket, options string, size, hint int64) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %d %d", childVariable, address, bucket, options, size, rate))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %d %d", childVariable, address, bucket, options, size, hint))
 	return cmd
 }
 
@@ -262,31 +277,21 @@ func childCommand(t *testing.T, address, bucket, options string, size, rate int6
 // twice that were on their way when it died.
 func TestKilled(t *testing.T) {
 	testenv.Long(t)
-	size, kills := int64(96<<20), 4
-	if text := os.Getenv(killsVariable); text != "" {
-		bytes, number, _ := strings.Cut(text, ",")
-		var err, err2 error
-		size, err = parseSize(bytes)
-		kills, err2 = strconv.Atoi(number)
-		if err := errors.Join(err, err2); err != nil {
-			t.Fatal(err)
-		}
-	}
 	s3lab.Login(t)
-	s3lab.Each(t, func(t *testing.T, server *s3lab.Server) { testKilled(t, server, size, kills) })
+	s3lab.Each(t, func(t *testing.T, server *s3lab.Server) { testKilled(t, server, 96<<20, 4) })
 }
 
 func testKilled(t *testing.T, server *s3lab.Server, size int64, kills int) {
 	const parallel, part = 2, 5 << 20
 	bucket := server.Bucket(t, false)
-	p := newProxy(t, server)
+	p := s3lab.NewProxy(t, server)
 	var log partLog
 	log.watch(p)
 	options := "part-size=5M&parallel=2&equal-parts=1"
 	count := int((size + part - 1) / part)
 	killed := 0
 	for killed < kills {
-		cmd := childCommand(t, p.address, bucket, options, size, 0)
+		cmd := childCommand(t, p.Address, bucket, options, size, 0)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +312,7 @@ func testKilled(t *testing.T, server *s3lab.Server, size int64, kills int) {
 		}
 	}
 	before := log.total()
-	if out, err := childCommand(t, p.address, bucket, options, size, 0).CombinedOutput(); err != nil {
+	if out, err := childCommand(t, p.Address, bucket, options, size, 0).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	sum, want := sha256.New(), sha256.New()
@@ -359,15 +364,17 @@ func TestMemory(t *testing.T) {
 	server := s3lab.VersityGW(t)
 	for _, c := range []struct {
 		name, options string
-		size          int64
+		size, hint    int64
 	}{
-		{"small parts", "parallel=16&part-size=5M", 300 << 20},
-		{"largest in memory", "parallel=4&part-size=80M", 300 << 20},
-		{"part of 5 TiB", "parallel=4&part-size=640M", 700 << 20},
+		{"small parts", "parallel=16&part-size=5M", 300 << 20, 0},
+		{"largest in memory", "parallel=4&part-size=80M", 300 << 20, 0},
+		// 656 MiB each, the last of this one is short.
+		{"equal parts of 5 TiB", "parallel=4&equal-parts=1", 700 << 20, 5 * tib},
+		{"last parts of 5 TiB", "parallel=4&part-size=1G", 1100 << 20, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bucket := server.Bucket(t, false)
-			out, err := childCommand(t, server.Endpoint, bucket, c.options, c.size, 0).Output()
+			out, err := childCommand(t, server.Endpoint, bucket, c.options, c.size, c.hint).Output()
 			if err != nil {
 				var exit *exec.ExitError
 				if errors.As(err, &exit) {

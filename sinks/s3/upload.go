@@ -10,9 +10,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"regexp"
+	"strings"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
@@ -47,7 +49,30 @@ func (w *writer) begin(ctx context.Context) error {
 	if err != nil {
 		return s.lockRefused(err)
 	}
-	if err := s.encrypted(answer.header); err != nil {
+	if s.encrypted(answer.header) != nil {
+		return w.probe(ctx)
+	}
+	return nil
+}
+
+// probe sends a part of one byte, the last one that there can be, to a server that does
+// not say of an upload that it will be encrypted: some say it of parts. It does not
+// become part of the object.
+func (w *writer) probe(ctx context.Context) error {
+	const op = "looking at the encryption of"
+	s := w.sink
+	const content = "-"
+	answer := &want{}
+	h := http.Header{checksumHeader: {encodeCRC(crc32.Checksum([]byte(content), castagnoli))}}
+	o := minio.PutObjectPartOptions{CustomHeader: h, DisableContentSha256: true, SSE: s.customerKey()}
+	err := s.try(ctx, op, w.key, func(int) error {
+		_, err := s.core.PutObjectPart(wanting(ctx, answer), s.bucket, w.key, w.upload, maxParts, strings.NewReader(content), int64(len(content)), o)
+		return err
+	})
+	if err == nil {
+		err = s.encrypted(answer.header)
+	}
+	if err != nil {
 		return s.fault(ctx, op, w.key, err)
 	}
 	return nil

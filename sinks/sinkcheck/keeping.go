@@ -143,8 +143,8 @@ func (r *run) interrupted(ctx context.Context, key string, b []byte) error {
 	return r.absent(ctx, key)
 }
 
-// resumeBytes is more than a part of S3.
-const resumeBytes = 12 << 20
+// resumeBytes is more than a part of S3, of the length that these have by default.
+const resumeBytes = 20 << 20
 
 func resumes(ctx context.Context, r *run) error {
 	key, b := r.key(""), content(resumeBytes, 34)
