@@ -17,6 +17,8 @@ var (
 	ErrUnsupported = errors.ErrUnsupported
 	// ErrTransient: the same call may succeed later.
 	ErrTransient = errors.New("may go away by itself")
+	// ErrExhausted: it has been tried again, as often as makes sense.
+	ErrExhausted = errors.New("tried often enough")
 	// ErrUnknown: the answer to a Commit got lost, and asking again did not help
 	// either: the object may be there, whole, or not.
 	ErrUnknown = errors.New("not known if it was stored")

@@ -52,7 +52,7 @@ func (r *retry) do(ctx context.Context, what, key string, f func() error) error 
 			return err
 		}
 		if failures >= r.backoff.Tries {
-			return &exhausted{failures, err}
+			return Exhausted(failures, err)
 		}
 		pause := r.backoff.pause(failures)
 		r.log.Warn("will try again", "call", what, "key", key, "pause", pause, "error", err)
@@ -69,11 +69,15 @@ type exhausted struct {
 	err   error
 }
 
+// Exhausted returns an error that is no longer [ErrTransient], but everything else that
+// err is, and [ErrExhausted], for a sink that has tried again by itself.
+func Exhausted(tries int, err error) error { return &exhausted{tries, err} }
+
 func (e *exhausted) Error() string { return fmt.Sprintf("%d tries: %v", e.tries, e.err) }
 
 // Is reports if the error is of a kind, other than ErrTransient.
 func (e *exhausted) Is(target error) bool {
-	return target != ErrTransient && errors.Is(e.err, target)
+	return target == ErrExhausted || target != ErrTransient && errors.Is(e.err, target)
 }
 
 // As finds an error of a type.
@@ -233,7 +237,7 @@ func (r *retryReader) again(err error) error {
 	}
 	r.failures++
 	if r.failures >= r.retry.backoff.Tries {
-		return fmt.Errorf("at byte %d: %w", r.offset, &exhausted{r.failures, err})
+		return fmt.Errorf("at byte %d: %w", r.offset, Exhausted(r.failures, err))
 	}
 	pause := r.retry.backoff.pause(r.failures)
 	r.retry.log.Warn("will read on", "key", r.key, "offset", r.offset, "pause", pause, "error", err)

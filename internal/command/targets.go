@@ -74,6 +74,7 @@ func (a *app) openTarget(ctx context.Context, s string) (*target, error) {
 	case err != nil:
 		return nil, err
 	}
+	opened.sink = sinks.Retry(opened.sink, sinks.Backoff{}, a.console.Log())
 	return opened, nil
 }
 

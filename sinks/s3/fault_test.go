@@ -105,7 +105,7 @@ func TestWriteFaults(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			return true
 		})},
-		{name: "500 for ever", before: on("part", always, refusing(500, "InternalError")), want: sinks.ErrTransient},
+		{name: "500 for ever", before: on("part", always, refusing(500, "InternalError")), want: sinks.ErrExhausted},
 		{name: "no such upload", before: on("part", 1, refusing(404, "NoSuchUpload")), want: errAny},
 		{name: "denied", before: on("part", always, refusing(403, "AccessDenied")), want: os.ErrPermission},
 		{name: "redirect", before: on("part", always, func(w http.ResponseWriter, r *http.Request) bool {
@@ -220,7 +220,7 @@ func TestStall(t *testing.T) {
 	defer close(stop)
 	s := open(t, front.Listener.Addr().String(), "bucket", "timeout=1s")
 	s.backoff.Tries = 2
-	if _, err := s.Stat(t.Context(), "k"); !errors.Is(err, sinks.ErrTransient) {
+	if _, err := s.Stat(t.Context(), "k"); !errors.Is(err, sinks.ErrExhausted) {
 		t.Errorf("Stat gives %v", err)
 	}
 }

@@ -46,7 +46,7 @@ func TestReadFaults(t *testing.T) {
 		{name: "503", before: func(kind string, n int, w http.ResponseWriter, _ *http.Request) bool {
 			return kind == "get" && n <= 3 && s3lab.Refuse(w, 503, "SlowDown")
 		}},
-		{name: "cut short for ever", after: on(always, func(r *http.Response) { r.Body = http.NoBody }), want: sinks.ErrTransient},
+		{name: "cut short for ever", after: on(always, func(r *http.Response) { r.Body = http.NoBody }), want: sinks.ErrExhausted},
 		{name: "other range", after: on(always, func(r *http.Response) {
 			cut(r)
 			if r.Header.Get("Content-Range") != "" {

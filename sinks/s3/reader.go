@@ -115,8 +115,12 @@ func (r *reader) broke(err error) {
 		err = io.ErrUnexpectedEOF
 	}
 	fault := r.sink.fault(r.ctx, "reading", r.key, err)
-	if r.broken++; r.broken >= r.sink.backoff.Tries || !errors.Is(fault, sinks.ErrTransient) {
+	switch r.broken++; {
+	case !errors.Is(fault, sinks.ErrTransient):
 		r.err = fault
+		return
+	case r.broken >= r.sink.backoff.Tries:
+		r.err = sinks.Exhausted(r.broken, fault)
 		return
 	}
 	r.sink.log.Warn("goes on reading", "key", r.key, "offset", r.off, "error", fault)

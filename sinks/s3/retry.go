@@ -23,8 +23,11 @@ func (s *sink) try(ctx context.Context, op, key string, f func(try int) error) e
 			return nil
 		}
 		fault := s.fault(ctx, op, key, err)
-		if !errors.Is(fault, sinks.ErrTransient) || try >= s.backoff.Tries {
+		switch {
+		case !errors.Is(fault, sinks.ErrTransient):
 			return fault
+		case try >= s.backoff.Tries:
+			return sinks.Exhausted(try, fault)
 		}
 		if fault.is(expired...) {
 			s.creds.Expire()
