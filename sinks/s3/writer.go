@@ -193,9 +193,28 @@ func (w *writer) cleanUp(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
-	err := w.sink.abort(ctx, w.key, w.upload)
-	if errors.Is(err, sinks.ErrNotExist) {
-		return nil
+	// A part whose sending was stopped may arrive all the same, behind the abort, and be
+	// kept: so it is repeated until there is nothing to abort.
+	for pause := abortPause; ; pause *= 2 {
+		err := w.sink.abort(ctx, w.key, w.upload)
+		switch {
+		case errors.Is(err, sinks.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case pause > maxAbortPause: // a server that never says so
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	return err
 }
+
+// Pauses between aborts of one upload.
+const (
+	abortPause    = 100 * time.Millisecond
+	maxAbortPause = 800 * time.Millisecond
+)
