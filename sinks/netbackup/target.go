@@ -7,10 +7,10 @@ package netbackup
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/vmstream/vmstream/sinks"
+	"github.com/vmstream/vmstream/sinks/internal/form"
 )
 
 var options = []sinks.Option{
@@ -21,19 +21,10 @@ var options = []sinks.Option{
 }
 
 var (
-	nameForm    = &form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*$`), 127}
-	pathForm    = &form{regexp.MustCompile(`^/[A-Za-z0-9_./+@=,-]*$`), 801}
-	keywordForm = &form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:+ -]*$`), 100}
+	nameForm    = form.New(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*$`, 127)
+	pathForm    = form.New(`^/[A-Za-z0-9_./+@=,-]*$`, 801)
+	keywordForm = form.New(`^[A-Za-z0-9_][A-Za-z0-9_.:+ -]*$`, 100)
 )
-
-// form is what a word may be. Its length is apart: an expression that counts is long.
-type form struct {
-	*regexp.Regexp
-	most int
-}
-
-// MatchString reports if s is of the form.
-func (f *form) MatchString(s string) bool { return len(s) <= f.most && f.Regexp.MatchString(s) }
 
 // settings are what a target says.
 type settings struct {
@@ -59,7 +50,7 @@ func parse(t sinks.Target) (settings, error) {
 	for _, o := range []struct {
 		name string
 		to   *string
-		form *form
+		form *form.Form
 	}{
 		{"dir", &s.dir, pathForm},
 		{"bin", &s.bin, pathForm},

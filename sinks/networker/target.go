@@ -7,10 +7,10 @@ package networker
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/vmstream/vmstream/sinks"
+	"github.com/vmstream/vmstream/sinks/internal/form"
 )
 
 const (
@@ -30,12 +30,10 @@ var options = []sinks.Option{
 }
 
 var (
-	nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*$`)
-	wordForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:/+ -]*$`)
-	pathForm = regexp.MustCompile(`^/[A-Za-z0-9_./+@=,-]*$`)
+	nameForm = form.New(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*$`, 127)
+	wordForm = form.New(`^[A-Za-z0-9_][A-Za-z0-9_.:/+ -]*$`, 127)
+	pathForm = form.New(`^/[A-Za-z0-9_./+@=,-]*$`, 801)
 )
-
-const maxWord = 127 // of names, and of what becomes an argument
 
 // settings are what a target says.
 type settings struct {
@@ -54,7 +52,7 @@ func parse(t sinks.Target) (settings, error) {
 	for _, o := range []struct {
 		name string
 		to   *string
-		form *regexp.Regexp
+		form *form.Form
 	}{
 		{"dir", &s.dir, pathForm},
 		{"bin", &s.bin, pathForm},
@@ -69,7 +67,7 @@ func parse(t sinks.Target) (settings, error) {
 		if !ok {
 			continue
 		}
-		if !o.form.MatchString(v) || o.form != pathForm && len(v) > maxWord || o.form == pathForm && filepath.Clean(v) != v {
+		if !o.form.MatchString(v) || o.form == pathForm && filepath.Clean(v) != v {
 			return s, fmt.Errorf("networker target: %s %q: %w", o.name, v, sinks.ErrTarget)
 		}
 		*o.to = v
@@ -82,7 +80,7 @@ func parse(t sinks.Target) (settings, error) {
 
 // checkKey takes only what is a file's name for everybody.
 func checkKey(key string) error {
-	if len(key) > maxWord || !nameForm.MatchString(key) {
+	if !nameForm.MatchString(key) {
 		return fmt.Errorf("networker: key %q: letters, digits and . _ + - only: %w", key, sinks.ErrTarget)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/vmstream/vmstream/sinks"
+	"github.com/vmstream/vmstream/sinks/internal/form"
 )
 
 var options = []sinks.Option{
@@ -20,9 +21,9 @@ var options = []sinks.Option{
 }
 
 var (
-	hostForm    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$|^[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?$`)
-	userForm    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}$`)
-	secondsForm = regexp.MustCompile(`^[1-9][0-9]{0,3}$`)
+	hostForm    = form.New(`^[A-Za-z0-9][A-Za-z0-9._-]*$|^[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?$`, 253)
+	userForm    = form.New(`^[A-Za-z0-9_][A-Za-z0-9._@-]*$`, 64)
+	secondsForm = form.New(`^[1-9][0-9]*$`, 4)
 	fileForm    = regexp.MustCompile(`^/[^\x00-\x20"'%\\]*$`) // nothing that ssh expands or splits
 )
 
