@@ -159,7 +159,7 @@ the first starts the backup, which the job reads from a named pipe, the second f
 the job if the backup has failed. BACKUP-ARGUMENTS are those of vmstream backup. This has
 not been tried with NetBackup itself.
 
-  vmstream integrate netbackup --dir /var/lib/vmstream/netbackup /vms/web01/web01.vmx -- --exec esxi`
+  vmstream integrate netbackup --dir /var/lib/vmstream/netbackup web01.vmx -- --exec esxi`
 
 func newIntegrateNetBackup(a *app) *cobra.Command {
 	o := &integration{}
