@@ -261,8 +261,8 @@ func (f *File) Close() error { return nil }
 // Stat returns what the file descriptor says; Sys of it is a *Stat.
 func (f *File) Stat() (fs.FileInfo, error) { return info{path.Base(f.name), f.inode}, nil }
 
-// readable fails for what has no content here.
-func (f *File) readable() error {
+// Readable fails for what has no content here, as a raw device mapping.
+func (f *File) Readable() error {
 	s := &f.inode.stat
 	switch {
 	case f.inode.rdmErr != nil:
@@ -275,7 +275,7 @@ func (f *File) readable() error {
 
 // ReadAt implements io.ReaderAt.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	if err := f.readable(); err != nil {
+	if err := f.Readable(); err != nil {
 		return 0, err
 	}
 	size := f.Size()
@@ -333,7 +333,7 @@ func (f *File) Extents(off, n int64) iter.Seq2[Extent, error] {
 // pieces yields extents as they come.
 func (f *File) pieces(off, n int64) iter.Seq2[Extent, error] {
 	return func(yield func(Extent, error) bool) {
-		if err := f.readable(); err != nil {
+		if err := f.Readable(); err != nil {
 			yield(Extent{}, err)
 			return
 		}

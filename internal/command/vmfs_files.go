@@ -16,6 +16,7 @@ import (
 
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/internal/vmfsmount"
 	"github.com/vmstream/vmstream/vmfs"
 )
 
@@ -238,4 +239,39 @@ func runVMFSMap(ctx context.Context, a *app, v *vmfsFlags, spec string) error {
 		return err
 	}
 	return a.done()
+}
+
+const longVMFSMount = `Mount mounts a volume read-only at a directory, through FUSE, for programs that take paths:
+vmstream's other commands too. It runs until somebody unmounts the directory, or until it is
+stopped. Holes show as holes. Whose disks a host has locked, vmfs stat tells: who reads
+from a mounted volume does not see it.
+
+  vmstream vmfs mount /dev/sdb /mnt/ds1 &
+  vmstream backup --to /backup/ /mnt/ds1/web01/web01.vmx
+  umount /mnt/ds1`
+
+func newVMFSMount(a *app) *cobra.Command {
+	var v vmfsFlags
+	var allowOther bool
+	c := &cobra.Command{
+		Use: "mount [flags] VOLUME DIRECTORY", Short: "Mount a volume read-only",
+		Long: longVMFSMount + "\n\n" + exitCodes, Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			f, _, err := v.open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.close()
+			err = vmfsmount.Mount(c.Context(), f.FS, args[1], vmfsmount.Options{
+				AllowOther: allowOther, Log: a.console.Log(), Ready: func() { a.console.Detail("%s is mounted at %s", args[0], args[1]) },
+			})
+			if err != nil {
+				return cli.Source(err)
+			}
+			return a.done()
+		},
+	}
+	v.add(c)
+	c.Flags().BoolVar(&allowOther, "allow-other", false, "let other users read, as the modes of the files say")
+	return c
 }
