@@ -31,7 +31,7 @@ func newVMFS(a *app) *cobra.Command {
 		Long: longVMFS + "\n\n" + exitCodes, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newVMFSInfo(a), newVMFSList(a), newVMFSCat(a), newVMFSCopy(a), newVMFSStat(a), newVMFSMap(a))
+	c.AddCommand(newVMFSInfo(a), newVMFSList(a), newVMFSCat(a), newVMFSCopy(a), newVMFSStat(a), newVMFSMap(a), newVMFSCheck(a))
 	return c
 }
 
