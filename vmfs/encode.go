@@ -7,12 +7,18 @@ import (
 	"time"
 )
 
-// encodeDescriptor makes a file descriptor of VMFS-3 or VMFS-5 out of what an inode says.
-// The pointer blocks of the file are counted in it on VMFS-5.
-func (h *Header) encodeDescriptor(n *inode, pointerBlocks uint32) fields {
+// newDescriptor makes a file descriptor of VMFS-3 or VMFS-5.
+func (h *Header) newDescriptor(n *inode, pointerBlocks uint32) fields {
 	b := make(fields, h.fdBytes())
+	b.putLock(lockTypeFD, n.stat.Offset)
+	h.putDescriptor(b, n, pointerBlocks)
+	return b
+}
+
+// putDescriptor puts what an inode says into a file descriptor, whose lock and other
+// fields stay. The pointer blocks of the file are counted in it on VMFS-5.
+func (h *Header) putDescriptor(b fields, n *inode, pointerBlocks uint32) {
 	s, p := &n.stat, h.fdPlaces()
-	b.putLock(lockTypeFD, s.Offset)
 	m := b[p.meta:]
 	for off, v := range map[int]uint32{
 		0x00: s.Address, 0x04: s.Generation, 0x08: s.Links, 0x0C: uint32(s.Type), 0x2C: uint32(s.Modified.Unix()), 0x30: uint32(s.Changed.Unix()),
@@ -31,7 +37,6 @@ func (h *Header) encodeDescriptor(n *inode, pointerBlocks uint32) fields {
 	for i, a := range n.layout.addrs {
 		b.put32(int(p.array)+4*i, uint32(a))
 	}
-	return b
 }
 
 const descriptorSignature = 0x66646D64

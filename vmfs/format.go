@@ -448,7 +448,7 @@ func (p *plan) files() error {
 		if name != "" {
 			entries = append(entries, dirEntry{s.Type, s.Address, 1, name})
 		}
-		return p.m.write(p.h.encodeDescriptor(n, 0), s.Offset)
+		return p.m.write(p.h.newDescriptor(n, 0), s.Offset)
 	}
 	files := map[uint64]*inode{5: p.systemFile(0, uint64(p.h.fdcStart()/p.o.BlockBytes), p.h.fdcStart())}
 	names := map[uint64]string{5: ".vh.sf"}
