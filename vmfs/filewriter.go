@@ -155,10 +155,15 @@ func (x *FileWriter) Ordered() bool { return true }
 // Size is the length of the file.
 func (x *FileWriter) Size() int64 { return x.n.stat.SizeBytes }
 
-// WriteAt writes p. Zeros into what reads as zeros take no blocks.
+// WriteAt writes p. Zeros into what reads as zeros take no blocks. Zeros behind the end,
+// which fill the last sector of a disk, are dropped.
 func (x *FileWriter) WriteAt(p []byte, off int64) (int, error) {
 	if x.done {
 		return 0, pathError("write", x.name, fs.ErrClosed)
+	}
+	n := len(p)
+	if end := off + int64(n); off >= 0 && off <= x.Size() && end > x.Size() && end-x.Size() < disk.SectorSize && disk.IsZero(p[x.Size()-off:]) {
+		p = p[:x.Size()-off]
 	}
 	if off < 0 || off > x.Size() || int64(len(p)) > x.Size()-off {
 		return 0, pathError("write", x.name, fmt.Errorf("%d bytes at %d are behind the end of %d bytes: %w", len(p), off, x.Size(), fs.ErrInvalid))
@@ -166,7 +171,7 @@ func (x *FileWriter) WriteAt(p []byte, off int64) (int, error) {
 	if err := x.write(p, off); err != nil {
 		return 0, pathError("write", x.name, err)
 	}
-	return len(p), nil
+	return n, nil
 }
 
 func (x *FileWriter) write(p []byte, off int64) error {

@@ -4,11 +4,8 @@ package vmfs
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/vmstream/vmstream/disk"
@@ -74,159 +71,6 @@ func Format(ctx context.Context, devices []WriteDevice, o FormatOptions) error {
 		}
 	}
 	return nil
-}
-
-// plan is a volume that is to be made.
-type plan struct {
-	o FormatOptions
-	m *medium
-	h *Header
-
-	all    []*newTable // in the order of their blocks
-	fdc    *newTable
-	fbb    *newTable
-	sbc    *newTable
-	root   uint64 // its file block
-	blocks uint64 // file blocks that are in use
-	now    time.Time
-}
-
-// newTable is a system file with resources.
-type newTable struct {
-	resources
-	number uint64 // of its descriptor
-	lock   uint32
-	first  uint64 // file block
-	used   uint64 // resources, the first ones
-}
-
-func newPlan(devices []WriteDevice, o FormatOptions) (*plan, error) {
-	invalid := func(format string, args ...any) (*plan, error) {
-		return nil, fmt.Errorf("VMFS: %s: %w", fmt.Sprintf(format, args...), disk.ErrUnsupported)
-	}
-	if o.Generation == 0 {
-		o.Generation = VMFS5
-	}
-	if o.BlockBytes == 0 {
-		o.BlockBytes = 1 << 20
-	}
-	switch {
-	case o.Generation != VMFS3 && o.Generation != VMFS5:
-		return invalid("%v cannot be made, its structures are not public", o.Generation)
-	case !isPowerOf2(uint64(o.BlockBytes)) || o.BlockBytes < 1<<20 || o.BlockBytes > 8<<20 || o.Generation == VMFS5 && o.BlockBytes != 1<<20:
-		return invalid("%v has no file blocks of %d bytes", o.Generation, o.BlockBytes)
-	case len(o.Label) > MaxLabelBytes || strings.ContainsAny(o.Label, "/\x00"):
-		return invalid("%q is no label", o.Label)
-	case len(devices) == 0 || len(devices) > maxDevices:
-		return invalid("%d devices, a volume has 1 to %d", len(devices), maxDevices)
-	}
-	if o.Time.IsZero() {
-		o.Time = time.Now()
-	}
-	for _, id := range []*UUID{&o.Volume, &o.UUID} {
-		if id.IsZero() {
-			*id = newUUID(o.Time)
-		}
-	}
-	for len(o.Devices) < len(devices) {
-		o.Devices = append(o.Devices, newUUID(o.Time))
-	}
-	v := &volume{devices: readers(devices)}
-	next := uint64(0)
-	for i, d := range devices {
-		n := uint64(max(d.SizeBytes-dataAt, 0)) / peBytes
-		if n == 0 || n > peTableEntries*peMapsAtOnce {
-			return invalid("%s has %d bytes, a device has %d to %d", d.Name, d.SizeBytes, int64(dataAt+peBytes), int64(dataAt+peBytes*peTableEntries*peMapsAtOnce))
-		}
-		m := &member{device: i, part: Partition{SizeBytes: d.SizeBytes}}
-		m.lvm = LVM{Device: o.Devices[i], FirstPE: next, LastPE: next + n - 1, PEs: uint32(n)}
-		v.members = append(v.members, m)
-		v.ranges = append(v.ranges, volumeRange{logical: int64(next) * peBytes, length: int64(n) * peBytes, device: i, offset: dataAt})
-		next += n
-	}
-	v.size = int64(next) * peBytes
-	p := &plan{o: o, m: &medium{v, devices}, now: o.Time.UTC()}
-	p.h = &Header{
-		Generation: o.Generation, MajorVersion: 4, MinorVersion: 31, UUID: o.UUID, Label: o.Label, Config: 2, BlockBytes: o.BlockBytes,
-		SubBlockBytes: 64 << 10, LVM: o.Volume, MetadataBytes: disk.SectorSize,
-	}
-	if o.Generation == VMFS5 {
-		p.h.MajorVersion, p.h.MinorVersion, p.h.Config, p.h.SubBlockBytes = 14, 61, 2|4, 8<<10
-	}
-	return p, p.layOut()
-}
-
-// newUUID makes one as hosts do: a time, and what tells it from others.
-func newUUID(t time.Time) UUID {
-	var u UUID
-	_, _ = rand.Read(u[:])
-	binary.LittleEndian.PutUint32(u[:], uint32(t.Unix()))
-	u[10] = u[10]&^1 | 2 // no hardware has such an address
-	return u
-}
-
-// Most resources of system files that have no pointer blocks, as those of hosts.
-const (
-	maxFormatFiles     = 128000
-	maxFormatPointers  = 64000
-	maxFormatSubBlocks = 30720 // VMFS-5
-	maxFormatSub3      = 3584  // VMFS-3
-)
-
-// layOut decides how many resources there are, and in which blocks.
-func (p *plan) layOut() error {
-	size, bs := p.m.vol.size, p.o.BlockBytes
-	nBlocks := uint64(size / bs)
-	gib := uint64(size >> 30)
-	table := func(name string, number uint64, lock uint32, perCluster uint64, bytes int64, total uint64) *newTable {
-		t := &newTable{number: number, lock: lock}
-		t.resources = resources{name: name, perCluster: perCluster, perGroup: 32, offset: 0x10000, bytes: bytes, total: total, headerBytes: 1024}
-		t.groupBytes = t.perGroup * (t.headerBytes + perCluster*uint64(bytes))
-		p.all = append(p.all, t)
-		return t
-	}
-	p.fdc = table(".fdc.sf", numberFDC, lockTypeFDC, 32, p.h.fdBytes(), min(1024+gib*32, maxFormatFiles))
-	p.fbb = table(".fbb.sf", numberFBB, lockTypeFBB, 200, 0, nBlocks)
-	table(".pbc.sf", numberPBC, lockTypePBC, 16, 4096, min(64+nBlocks/512, maxFormatPointers))
-	subs, perCluster := min(1024+gib*16, maxFormatSub3), uint64(16)
-	if p.o.Generation == VMFS5 {
-		subs, perCluster = min(2048+gib*64, maxFormatSubBlocks), 64
-	}
-	p.sbc = table(".sbc.sf", numberSBC, lockTypeSBC, perCluster, p.h.SubBlockBytes, subs)
-	p.fdc.used = 6
-	if p.o.Generation == VMFS5 {
-		table(".pb2.sf", numberPB2, lockTypePB2, 16, 4096, 256)
-		p.fdc.used, p.sbc.used = 8, 1
-	}
-	next := uint64(p.h.fdcStart() / bs)
-	for _, t := range p.all {
-		t.first = next
-		n := (uint64(t.fileBytes()) + uint64(bs) - 1) / uint64(bs)
-		if n > uint64(p.h.fdPlaces().arrayLen) {
-			return fmt.Errorf("VMFS: a volume of %d bytes with blocks of %d needs a %s of %d bytes, which is too long: take larger blocks, or a smaller volume: %w", size, bs, t.name, t.fileBytes(), disk.ErrUnsupported)
-		}
-		next += n
-		if t == p.fdc {
-			p.root = next
-			next++
-		}
-	}
-	p.blocks, p.fbb.used = next, next
-	if first := p.m.vol.ranges[0].length; int64(next)*bs > first {
-		return fmt.Errorf("VMFS: the system files of a volume of %d bytes need %d bytes on the first device, %s, which has %d: name a larger one first: %w", size, int64(next)*bs, p.m.to[0].Name, first, ErrFull)
-	}
-	return nil
-}
-
-// groups is how many groups of clusters a table has, clusters how many clusters.
-func (t *newTable) clusters() uint64 { return (t.total + t.perCluster - 1) / t.perCluster }
-func (t *newTable) groups() uint64   { return (t.clusters() + t.perGroup - 1) / t.perGroup }
-
-// fileBytes is the length of the file, which ends behind the last resource.
-func (t *newTable) fileBytes() int64 {
-	full := t.groups() - 1
-	rest := t.total - full*t.perGroup*t.perCluster
-	return int64(t.offset + full*t.groupBytes + t.perGroup*t.headerBytes + rest*uint64(t.bytes))
 }
 
 // mayFormat refuses devices that have something, or that a host may use.
@@ -297,72 +141,6 @@ func (p *plan) wipe() error {
 	return p.m.sync()
 }
 
-// extents writes the tables of physical extents, and what else is there but the headers.
-func (p *plan) extents() error {
-	for i, m := range p.m.vol.members {
-		d := p.m.to[i]
-		write := func(b []byte, at int64) error {
-			if _, err := d.RW.WriteAt(b, at); err != nil {
-				return fmt.Errorf("%s: %w", d.Name, err)
-			}
-			return nil
-		}
-		if err := write(p.volumeEntry(m), lvmHeaderAt+disk.SectorSize); err != nil {
-			return err
-		}
-		names := make(fields, maxDevices*deviceName)
-		if i == 0 && p.o.Generation == VMFS5 {
-			for k := range p.m.to {
-				copy(names[k*deviceName:], p.o.Devices[k].String())
-			}
-		}
-		if err := write(names, deviceNames); err != nil {
-			return err
-		}
-		for first := uint32(0); first < m.lvm.PEs; first += peTableEntries {
-			b := p.peMap(m, first)
-			if err := write(b, peMapsAt+int64(first/peTableEntries)*peMapBytes); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// peMap makes a bitmap and the table behind it.
-func (p *plan) peMap(m *member, first uint32) fields {
-	b := make(fields, peMapBytes)
-	for k := range min(m.lvm.PEs-first, peTableEntries) {
-		b[k/8] |= 1 << (k % 8)
-		e := b[1024+k*peEntryLen:]
-		n := int64(first + k)
-		e[0] = 1
-		e.put32(0x01, uint32(n))
-		e.put64(0x09, uint64(dataAt+n*peBytes))
-		e.put64(0x11, (m.lvm.FirstPE+uint64(n))*peBytes)
-		e.put64(0x19, peBytes)
-	}
-	return b
-}
-
-func (p *plan) volumeEntry(m *member) fields {
-	b := make(fields, disk.SectorSize)
-	pes := uint64(p.m.vol.size / peBytes)
-	b.put64(0x00, uint64(p.m.vol.size))
-	b.put64(0x08, pes+uint64(len(p.m.to)))
-	b.put32(0x10, 1)
-	copy(b[0x14:], p.o.Volume.String())
-	b.putUUID(0x54, p.o.Volume)
-	b.put32(0x64, 1)
-	b.put64(0x68, uint64(p.now.UnixMicro()))
-	b.put32(0x74, m.lvm.PEs)
-	b.put64(0x78, m.lvm.FirstPE)
-	b.put64(0x80, m.lvm.LastPE)
-	b.put64(0x88, uint64(p.now.UnixMicro()))
-	b.put32(0x90, uint32(len(p.m.to)))
-	return b
-}
-
 // volumeHeader writes the slots of heartbeats, and zeros around.
 func (p *plan) volumeHeader() error {
 	if err := p.m.zero(0, p.h.fdcStart()); err != nil {
@@ -375,62 +153,6 @@ func (p *plan) volumeHeader() error {
 		s.put64(4, uint64(heartbeatsAt+i*heartbeatLen))
 	}
 	return p.m.write(b, heartbeatsAt)
-}
-
-// tables writes the resource files: headers, and the headers of the clusters.
-func (p *plan) tables() error {
-	for _, t := range p.all {
-		base := int64(t.first) * p.o.BlockBytes
-		n := t.fileBytes()
-		if t == p.sbc { // what sub-blocks have is nobody's
-			n = int64(t.offset)
-		}
-		if err := p.m.zero(base, n); err != nil {
-			return err
-		}
-		if err := p.m.write(t.header(), base); err != nil {
-			return err
-		}
-		for g := range t.groups() {
-			at := base + int64(t.offset+g*t.groupBytes)
-			if err := p.m.write(t.group(g, at), at); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (t *newTable) header() fields {
-	b := make(fields, resourceHeaderLen)
-	for i, v := range []uint64{t.perCluster, t.perGroup, t.offset, uint64(t.bytes), t.groupBytes, t.total, t.groups()} {
-		b.put32(i*4, uint32(v))
-	}
-	return b
-}
-
-// group makes the headers of a group's clusters; at is where they lie in the volume.
-func (t *newTable) group(g uint64, at int64) fields {
-	b := make(fields, t.perGroup*t.headerBytes)
-	for i := range t.perGroup {
-		n := g*t.perGroup + i
-		if n >= t.clusters() {
-			break
-		}
-		c := b[i*t.headerBytes:]
-		c.putLock(t.lock, at+int64(i*t.headerBytes))
-		size := min(t.perCluster, t.total-n*t.perCluster)
-		used := min(max(t.used, n*t.perCluster)-n*t.perCluster, size)
-		m := c[clusterMeta:]
-		m.put32(0, uint32(n))
-		m.put32(4, uint32(size))
-		m.put32(8, uint32(size-used))
-		m.put32(12, uint32(used%t.perCluster))
-		for k := used; k < size; k++ {
-			m[clusterBitmap+k/8] |= 1 << (k % 8)
-		}
-	}
-	return b
 }
 
 // descriptorOffset is where a system file's descriptor lies in the volume.
@@ -544,33 +266,4 @@ func (p *plan) headers() error {
 		}
 	}
 	return p.m.sync()
-}
-
-func (p *plan) deviceHeader(m *member, size int64) fields {
-	b := make(fields, disk.SectorSize)
-	major, maps := uint32(3), uint32(0)
-	if p.o.Generation == VMFS5 {
-		major = 5
-	}
-	if m.lvm.PEs > peTableEntries || major == 5 {
-		maps = (m.lvm.PEs + peTableEntries - 1) / peTableEntries
-	}
-	b.put32(0x00, lvmMagic)
-	b.put32(0x04, major)
-	b.put32(0x08, 0x10)
-	id := "vmstream"
-	b[0x0D], b[0x11] = uint8(len(id)), 3
-	copy(b[0x0C+6:], fmt.Sprintf("%-8s%-16s%-4s%s", "VMSTREAM", "IMAGE", "1.0", id))
-	b.put32(0x5A, disk.SectorSize)
-	b.put64(0x5E, uint64(size))
-	b.put32(0x66, 1)
-	b.put32(0x6A, m.lvm.PEs)
-	b.put32(0x6E, m.lvm.PEs-1)
-	b.put64(0x72, uint64(m.lvm.PEs)+2)
-	b.put64(0x7A, dataAt)
-	b.putUUID(0x82, m.lvm.Device)
-	b.put64(0x92, uint64(p.now.UnixMicro()))
-	b.put64(0x9A, uint64(p.now.UnixMicro()))
-	b.put32(0xBE, maps)
-	return b
 }

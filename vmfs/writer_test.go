@@ -419,3 +419,26 @@ func TestWriteCrash(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteGeneration has who meant a file that was removed not find another one.
+func TestWriteGeneration(t *testing.T) {
+	devices := formatTest(t, FormatOptions{}, dataAt+peBytes)
+	w := openWriter(t, devices)
+	var last *Stat
+	for i := range 3 {
+		f := written{"a", CreateOptions{SizeBytes: int64(i)}, nil}
+		f.write(t, w)
+		fi, err := w.FS().Stat("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := fi.Sys().(*Stat)
+		if last != nil && (s.Address != last.Address || s.Generation != last.Generation+1) {
+			t.Errorf("%08x of generation %d after %08x of generation %d", s.Address, s.Generation, last.Address, last.Generation)
+		}
+		last = s
+		if err := w.Remove("a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
