@@ -307,6 +307,9 @@ func (w *Writer) remove(name string) error {
 		}
 		dir.stat.Links--
 	}
+	if _, err := w.owned(&n.layout); err != nil { // what is damaged stays
+		return err
+	}
 	if err := w.removeEntry(dir, path.Base(name)); err != nil {
 		return err
 	}
@@ -328,20 +331,23 @@ func (w *Writer) owned(l *layout) (*owned, error) {
 		if a == 0 {
 			return nil
 		}
+		id := w.fs.header.resource(a)
+		var err error
 		switch k := a.kind(); {
 		case levels == 0 && k == kindBlock:
 			at, _, _ := w.fs.header.block(a)
-			o.blocks = append(o.blocks, uint64(at>>w.fs.header.blockBits()))
-			return nil
+			return w.blocks.collect(&o.blocks, w.blocks.id(uint64(at>>w.fs.header.blockBits())), l)
 		case levels == 0 && k == kindSubBlock:
-			o.subBlocks = append(o.subBlocks, w.sbc.number(w.fs.header.resource(a)))
-			return nil
+			return w.sbc.collect(&o.subBlocks, id, l)
 		case levels > 0 && k == kindPointers:
-			o.pointers = append(o.pointers, w.pbc.number(w.fs.header.resource(a)))
+			err = w.pbc.collect(&o.pointers, id, l)
 		case levels > 0 && k == kindPointers2:
-			o.pointers2 = append(o.pointers2, w.pb2.number(w.fs.header.resource(a)))
+			err = w.pb2.collect(&o.pointers2, id, l)
 		default:
-			return l.corrupt("address", 0, "%x, %v", uint64(a), k)
+			err = l.corrupt("address", 0, "%x, %v", uint64(a), k)
+		}
+		if err != nil {
+			return err
 		}
 		block, err := l.pointerBlock(a, 0, 0)
 		if err != nil {
@@ -360,6 +366,17 @@ func (w *Writer) owned(l *layout) (*owned, error) {
 		}
 	}
 	return o, nil
+}
+
+// collect adds a resource that a file has, if it can be. A file that has more than
+// there are has some of them twice.
+func (a *allocator) collect(all *[]uint64, id resourceID, l *layout) error {
+	n := a.number(id)
+	if id.index >= a.res.perCluster || id.cluster > a.res.total || n >= a.res.total || uint64(len(*all)) == a.res.total {
+		return l.corrupt("address", 0, "%d of cluster %d of %s, which has %d resources: check the volume", id.index, id.cluster, a.res.name, a.res.total)
+	}
+	*all = append(*all, n)
+	return nil
 }
 
 // release gives all of it back.

@@ -442,3 +442,47 @@ func TestWriteGeneration(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteDamaged does not take from others what a damaged file claims to have.
+func TestWriteDamaged(t *testing.T) {
+	devices := formatTest(t, FormatOptions{Generation: VMFS3}, dataAt+peBytes)
+	w := openWriter(t, devices)
+	for _, name := range []string{"a", "b"} {
+		f := written{name, CreateOptions{SizeBytes: 1000}, []piece{{0, noise(1, 1000)}}}
+		f.write(t, w)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, before := sound(t, devices)
+	n, err := f.walk("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Sub-block 16 of a cluster that has 16: not to be taken for the first of the next.
+	b := make(fields, 4)
+	b.put32(0, uint32(resourceID{0, 16}.address(kindSubBlock)))
+	if err := w.m.write(b, n.stat.Offset+1024); err != nil {
+		t.Fatal(err)
+	}
+	w = openWriter(t, devices)
+	if err := w.Remove("a"); !errors.Is(err, disk.ErrCorrupt) {
+		t.Error(err)
+	}
+	after := readAll(t, w.FS(), "b")
+	if !bytes.Equal(after, noise(1, 1000)) || before.Files != 2 {
+		t.Error("another file is damaged")
+	}
+	if _, err := w.FS().Stat("a"); err != nil {
+		t.Error(err)
+	}
+}
+
+func readAll(tb testing.TB, f *FS, name string) []byte {
+	tb.Helper()
+	b, err := fs.ReadFile(f, name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}

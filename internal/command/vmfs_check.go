@@ -3,6 +3,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ func (r *vmfsCheck) print(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "%s: %d directories, %d files, %d symbolic links, %d raw device mappings, %d system files, %d not read\n",
-		cli.Clean(r.Volume), r.Directories, r.Files, r.Symlinks, r.Mappings, r.System, r.Unread)
+		cli.Clean(cmp.Or(r.Volume, "volume without a label")), r.Directories, r.Files, r.Symlinks, r.Mappings, r.System, r.Unread)
 	if !r.Bitmaps {
 		fmt.Fprintln(w, "the bitmaps of VMFS-6 are not public, and were not checked")
 	}
