@@ -39,6 +39,7 @@ type expected struct {
 		Stamp      uint64
 		IP         string
 	}
+	FreeBlocks   int64
 	SecondSample []patch
 	Entries      []expectedEntry
 }

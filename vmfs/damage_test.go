@@ -28,10 +28,14 @@ func isDamage(err error) bool {
 }
 
 // survey reads all that a volume says of its files, and their content if it is short.
-// It returns the digest of each, and how many errors there were. It fails the test if
-// one of them does not tell of damage.
-func survey(tb testing.TB, f *FS) (digests map[string][32]byte, failures int) {
+// It returns the digest of each, how many errors there were, and how many problems Check
+// finds. It fails the test if an error does not tell of damage.
+func survey(tb testing.TB, f *FS) (digests map[string][32]byte, failures, problems int) {
 	digests = map[string][32]byte{}
+	sum, err := f.Check(tb.Context(), func(Problem) {})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	fail := func(name string, err error) {
 		if failures++; !isDamage(err) {
 			tb.Fatalf("%q: not told as damage: %v", name, err)
@@ -80,7 +84,7 @@ func survey(tb testing.TB, f *FS) (digests map[string][32]byte, failures int) {
 		digests[name] = [32]byte(sum.Sum(nil))
 		return nil
 	})
-	return digests, failures
+	return digests, failures, sum.Problems
 }
 
 // TestRandomDamage changes bytes at random, most of them in what describes the files.
@@ -101,8 +105,8 @@ func TestRandomDamage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, failures := survey(t, whole)
-			if failures > 0 {
+			want, failures, problems := survey(t, whole)
+			if failures > 0 || problems > 0 {
 				t.Fatal("the volume is damaged")
 			}
 			m := d.R.(*image)
@@ -115,7 +119,7 @@ func TestRandomDamage(t *testing.T) {
 			}
 			slices.Sort(places)
 			random := rand.New(rand.NewPCG(1, uint64(len(name))))
-			var refused, told, silent, same int
+			var refused, told, silent, same, checked int
 			for range rounds {
 				b := make([]byte, 1+random.IntN(8))
 				for i := range b {
@@ -138,7 +142,10 @@ func TestRandomDamage(t *testing.T) {
 					}
 					continue
 				}
-				got, failures := survey(t, f)
+				got, failures, problems := survey(t, f)
+				if problems > 0 {
+					checked++
+				}
 				switch {
 				case failures > 0:
 					told++
@@ -148,7 +155,7 @@ func TestRandomDamage(t *testing.T) {
 					silent++
 				}
 			}
-			t.Logf("of %d changes %d were refused, %d told, %d without effect; %d changed what is read, which nothing can tell", rounds, refused, told, same, silent)
+			t.Logf("of %d changes %d were refused, %d told, %d without effect; %d changed what is read, which no reader can tell; Check finds something wrong with %d of those that were not refused", rounds, refused, told, same, silent, checked)
 		})
 	}
 }

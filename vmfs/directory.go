@@ -32,7 +32,8 @@ const (
 // are there all the same.
 type directory struct {
 	entries []dirEntry
-	parent  uint32 // address of what .. is
+	self    uint32 // address of what . is
+	parent  uint32 // and of what .. is
 	errs    []error
 }
 
@@ -80,7 +81,9 @@ func (f *FS) readLinear(n *inode, d *directory) error {
 func (d *directory) add(e fields, nameAt, nameLen int) {
 	row := dirEntry{kind: Type(e.u32(0)), addr: e.u32(4), generation: e.u32(8), name: e.text(nameAt, nameLen)}
 	switch {
-	case row.addr == 0, row.name == ".":
+	case row.addr == 0:
+	case row.name == ".":
+		d.self = row.addr
 	case row.name == "..":
 		d.parent = row.addr
 	default:
@@ -140,7 +143,7 @@ func (f *FS) readHashed(n *inode, d *directory) error {
 	if maps > hashedMaps {
 		return bad("%d allocation maps, there is room for %d", maps, hashedMaps)
 	}
-	d.parent = h[0x4D8:].u32(4)
+	d.self, d.parent = h[0x3B8:].u32(4), h[0x4D8:].u32(4)
 	blocks := &hashedBlocks{l: l, bytes: f.header.MetadataBytes}
 	blocks.buf = make(fields, blocks.bytes)
 	var allocated uint32

@@ -37,6 +37,7 @@ func systemAddress(n uint64) uint32 { return descriptorAddress(resourceID{index:
 
 // Numbers of the system files' descriptors.
 const (
+	numberFBB = 1
 	numberFDC = 2
 	numberPBC = 3
 	numberSBC = 4

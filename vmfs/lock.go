@@ -4,6 +4,7 @@ package vmfs
 
 import (
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -105,21 +106,8 @@ const BeatTime = 20 * time.Second
 // Heartbeats reads the slots that are in use, or were: those that have an owner, a
 // stamp, or a generation.
 func (f *FS) Heartbeats() ([]Slot, error) {
-	size, n := int64(512), 2048
-	if f.header.wide() {
-		size, n = f.header.MetadataBytes, 1024
-	}
 	var all []Slot
-	const atOnce = 64
-	b := make(fields, size*atOnce)
-	for i := range n {
-		at := heartbeatsAt + int64(i)*size
-		if i%atOnce == 0 {
-			if err := f.vol.readFull(b, at, "heartbeats"); err != nil {
-				return nil, err
-			}
-		}
-		s, err := f.slot(b[int64(i%atOnce)*size:][:512], i, at)
+	for s, err := range f.allSlots() {
 		if err != nil {
 			return nil, err
 		}
@@ -128,6 +116,30 @@ func (f *FS) Heartbeats() ([]Slot, error) {
 		}
 	}
 	return all, nil
+}
+
+// allSlots yields all slots of heartbeats, or what is wrong with them.
+func (f *FS) allSlots() iter.Seq2[Slot, error] {
+	size, n := int64(512), 2048
+	if f.header.wide() {
+		size, n = f.header.MetadataBytes, 1024
+	}
+	return func(yield func(Slot, error) bool) {
+		const atOnce = 64
+		b := make(fields, size*atOnce)
+		for i := range n {
+			at := heartbeatsAt + int64(i)*size
+			if i%atOnce == 0 {
+				if err := f.vol.readFull(b, at, "heartbeats"); err != nil {
+					yield(Slot{}, err)
+					return
+				}
+			}
+			if !yield(f.slot(b[int64(i%atOnce)*size:][:512], i, at)) {
+				return
+			}
+		}
+	}
 }
 
 func (f *FS) slot(b fields, index int, at int64) (Slot, error) {

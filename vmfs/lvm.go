@@ -40,6 +40,8 @@ type LVM struct {
 	FirstPE, LastPE uint64
 	PEs             uint32 // physical extents of the volume on this device
 	Devices         uint32 // of the volume
+
+	counted uint32 // physical extents that the header of the device counts
 }
 
 // member is a partition that is a part of a volume.
@@ -114,6 +116,7 @@ func (r *lvmReader) header() error {
 	l.SizeBytes, l.DataOffset = h.u64(0x5E), h.u64(0x7A)
 	l.Device, l.LockedBy = h.uuid(0x82), h.uuid(0xA2)
 	r.count, r.maps, r.extended, r.align = h.u32(0x6A), max(h.u32(0xBE), 1), h.u64(0xC2), disk.SectorSize
+	l.counted = r.count
 	if l.MajorVersion == 6 {
 		a := h.u32(0xCA)
 		if !isPowerOf2(uint64(a)) || a < disk.SectorSize || a > 64<<10 {

@@ -56,6 +56,29 @@ func (f *FS) openResources(name string, file *layout, least, most int64) (*resou
 	return r, nil
 }
 
+// openBitmap reads the header of .fbb.sf, whose file has only the headers of clusters.
+func (f *FS) openBitmap(name string, file *layout) (*resources, error) {
+	b := make(fields, resourceHeaderLen)
+	if err := file.readFull(b, 0, name); err != nil {
+		return nil, err
+	}
+	r := &resources{
+		name: name, file: file, perCluster: uint64(b.u32(0)), perGroup: uint64(b.u32(4)), offset: uint64(b.u32(8)),
+		groupBytes: uint64(b.u32(0x10)), total: uint64(b.u32(0x14)), headerBytes: uint64(f.header.clusterHeaderBytes()),
+	}
+	const maxCount = 1 << 20
+	if r.perCluster == 0 || r.perCluster > maxCount || r.perGroup == 0 || r.perGroup > maxCount || r.total == 0 ||
+		b.u32(0x0C) != 0 || r.groupBytes != r.perGroup*r.headerBytes {
+		return nil, file.corrupt(name+" header", 0, "%d blocks, %d in a cluster, %d clusters in a group of %d bytes", r.total, r.perCluster, r.perGroup, r.groupBytes)
+	}
+	return r, nil
+}
+
+// clusterHeader returns where in the system file the header of a cluster begins.
+func (r *resources) clusterHeader(n uint64) uint64 {
+	return r.offset + n/r.perGroup*r.groupBytes + n%r.perGroup*r.headerBytes
+}
+
 // position returns where in the system file a resource begins.
 func (r *resources) position(id resourceID) (int64, error) {
 	if r == nil {

@@ -128,6 +128,7 @@ func TestScriptingDocumentVMFS(t *testing.T) {
 		"vmfsinfo":  {"info", volume},
 		"vmfsentry": {"ls", "-R", volume},
 		"vmfsstat":  {"stat", volume + "!/locked/exclusive.log"},
+		"vmfscheck": {"check", volume},
 		"vmfsmap":   {"map", volume + "!/web01/web01-flat.vmdk"},
 	} {
 		if table == "vmfsstat" {

@@ -82,12 +82,23 @@ const longVMFSCopy = `Cp copies files out of a volume into a directory, or one f
 yet. Holes stay holes. A file appears under its name when all of it has been copied, and
 has not changed meanwhile as far as its descriptor tells.
 
-  vmstream vmfs cp /dev/sdb!/web01/web01.vmdk /dev/sdb!/web01/web01-flat.vmdk /restore`
+  vmstream vmfs cp /dev/sdb!/web01/web01.vmdk /dev/sdb!/web01/web01-flat.vmdk /restore
+
+If the last argument names a path of a volume, files are copied into that: a volume of
+VMFS-3 or VMFS-5 that no host uses. One with a heartbeat in use is refused.
+
+  vmstream vmfs cp web01-flat.vmdk volume.img!/web01`
+
+type vmfsCopyFlags struct {
+	vmfsFlags
+	diskFormat string
+	force      bool
+}
 
 func newVMFSCopy(a *app) *cobra.Command {
-	var v vmfsFlags
+	var v vmfsCopyFlags
 	c := &cobra.Command{
-		Use: "cp [flags] VOLUME!/PATH... DIRECTORY|FILE", Short: "Copy files out of a volume",
+		Use: "cp [flags] SOURCE... TARGET", Short: "Copy files out of a volume, or into one",
 		Long: longVMFSCopy + "\n\n" + exitCodes, Args: cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			last := len(args) - 1
@@ -95,10 +106,18 @@ func newVMFSCopy(a *app) *cobra.Command {
 		},
 	}
 	v.add(c)
+	c.Flags().StringVar(&v.diskFormat, "disk-format", "thin", "blocks of files in a volume: thin, zeroedthick or eagerzeroedthick")
+	c.Flags().BoolVar(&v.force, "force", false, "write to block devices")
 	return c
 }
 
-func runVMFSCopy(ctx context.Context, a *app, v *vmfsFlags, specs []string, to string) error {
+func runVMFSCopy(ctx context.Context, a *app, v *vmfsCopyFlags, specs []string, to string) error {
+	if _, _, into := splitVMFS(to); into {
+		if err := copyIntoVMFS(ctx, v, specs, to); err != nil {
+			return err
+		}
+		return a.done()
+	}
 	st, err := os.Stat(to)
 	directory := err == nil && st.IsDir()
 	if !directory && len(specs) > 1 {
@@ -110,7 +129,7 @@ func runVMFSCopy(ctx context.Context, a *app, v *vmfsFlags, specs []string, to s
 			_, name, _ := splitVMFS(spec)
 			target = filepath.Join(to, path.Base(name))
 		}
-		if err := copyFromVMFS(ctx, v, spec, target); err != nil {
+		if err := copyFromVMFS(ctx, &v.vmfsFlags, spec, target); err != nil {
 			return err
 		}
 		a.console.Detail("copied %s to %s", spec, target)

@@ -37,3 +37,14 @@ func CopyOut(ctx context.Context, im disk.Image, check func() error, path string
 	}
 	return errors.Join(os.Link(part, path), disk.SyncDir(filepath.Dir(path)))
 }
+
+// CopyInto copies an image to w, without its zeros, and closes it, or aborts it if
+// something fails.
+func CopyInto(ctx context.Context, im disk.Image, w disk.Writer) error {
+	c := &copier{im: im, w: w, count: new(stream.Counters)}
+	if err := c.run(ctx); err != nil {
+		w.Abort()
+		return err
+	}
+	return w.Close()
+}
