@@ -131,7 +131,7 @@ func TestPluginKilled(t *testing.T) {
 	if code := exitCode(t, c.Wait()); code != 6 {
 		t.Errorf("exit code %d", code)
 	}
-	wantMessage(t, c.Stderr, "sink file: write: its process has gone: it has ended: signal: killed")
+	wantMessage(t, c.Stderr, "its process has gone: it has ended: signal: killed")
 	for _, name := range names(t, out) {
 		if name == "a.tar" {
 			t.Error("half an object is there")
