@@ -68,11 +68,22 @@ func (im *File) Device() bool { return im.device }
 // Name returns the path the file was opened by.
 func (im *File) Name() string { return im.f.Name() }
 
-// File returns the open file, for ioctls and stat.
+// File returns the open file, for ioctls.
 func (im *File) File() *os.File { return im.f }
+
+// Stat tells of the open file.
+func (im *File) Stat() (fs.FileInfo, error) { return im.f.Stat() }
 
 // Close closes the file.
 func (im *File) Close() error { return im.f.Close() }
+
+// Forget has what is read next in a range of a block device come from the device, not
+// from what the kernel has kept of it. Others may write to a device.
+func (im *File) Forget(off, n int64) {
+	if im.device {
+		forget(im.f, off, n)
+	}
+}
 
 // ReadAt reads from the file. A file that has become shorter than it was when
 // it was opened gives ErrTruncated, never zeros.

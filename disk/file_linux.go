@@ -31,6 +31,14 @@ func seekHole(f *os.File, off int64) (int64, error) {
 	return unix.Seek(int(f.Fd()), off, unix.SEEK_HOLE)
 }
 
+// forget drops clean pages; there are no others of what is only read. The kernel drops
+// what it keeps in one piece only if all of that is meant, and keeps up to 2 MiB so.
+func forget(f *os.File, off, n int64) {
+	const piece = 2 << 20
+	from := off &^ (piece - 1)
+	_ = unix.Fadvise(int(f.Fd()), from, (off+n-from+piece-1)&^(piece-1), unix.FADV_DONTNEED)
+}
+
 func deviceSize(f *os.File) (int64, error) {
 	// BLKGETSIZE64 gives bytes; x/sys names the ioctl but not its result, so
 	// the portable way is to seek to the end, which block devices allow.

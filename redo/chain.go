@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -25,6 +24,10 @@ type Options struct {
 	AllowInUse   bool         // the caller knows that nobody uses the disk
 	Warn         func(string) // takes lines about what is odd; nil discards
 	FS           FS           // nil for the operating system's
+
+	// Tree is where List finds the disk; nil stands for the operating system's. What
+	// changes disks takes those of the latter only.
+	Tree disk.Tree
 
 	// Config is the configuration that names the disk's top, "" if there is
 	// none: others in the directory must not name what goes away.
@@ -50,8 +53,10 @@ func (o *Options) fill() {
 	}
 }
 
+func (o *Options) place() place { return place{disk.TreeOr(o.Tree)} }
+
 func (o *Options) vmdk() vmdk.Options {
-	return vmdk.Options{Format: o.Format, Role: o.Role, AllowOutside: o.AllowOutside, Warn: o.Warn}
+	return vmdk.Options{Tree: o.Tree, Format: o.Format, Role: o.Role, AllowOutside: o.AllowOutside, Warn: o.Warn}
 }
 
 const (
@@ -85,11 +90,12 @@ func chainError(path string, kind error, format string, args ...any) error {
 
 // findChain finds the chain of which path is a level.
 func findChain(path string, o *Options) (*chain, error) {
-	real, err := realPath(path)
+	at := o.place()
+	real, err := at.realPath(path)
 	if err != nil {
 		return nil, err
 	}
-	if st, err := os.Stat(real); err != nil {
+	if st, err := at.Stat(real); err != nil {
 		return nil, err
 	} else if !st.Mode().IsRegular() {
 		return nil, chainError(path, disk.ErrUnsupported, "not a regular file: redo logs lie beside files")
@@ -99,7 +105,7 @@ func findChain(path string, o *Options) (*chain, error) {
 		return nil, err
 	}
 	if esx2 {
-		return redoChain(real)
+		return at.redoChain(real)
 	}
 	c := &chain{levels: []level{{real, desc}}}
 	if err := c.findParents(o); err != nil {
@@ -109,23 +115,15 @@ func findChain(path string, o *Options) (*chain, error) {
 	return c, c.findChildren(o)
 }
 
-// realPath returns the absolute path without symbolic links.
-func realPath(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	return filepath.EvalSymlinks(abs)
-}
-
 // naming says if a disk has the naming of ESX 2.x, and returns its descriptor
 // if it has not. Names come first: the bytes of a raw disk are a guest's.
 func naming(path string, o *Options) (esx2 bool, desc *vmdk.DescriptorFile, err error) {
-	hasRedo := exists(path + redoSuffix)
+	at := o.place()
+	hasRedo := at.exists(path + redoSuffix)
 	if strings.HasSuffix(path, redoSuffix) || o.Format == vmdk.SourceRaw {
 		return true, nil, nil
 	}
-	desc, err = vmdk.ReadDescriptor(path)
+	desc, err = at.descriptor(path)
 	if err == nil {
 		if hasRedo && o.Format != vmdk.SourceVMDK {
 			return false, nil, chainError(path, disk.ErrMismatch, "it has both a descriptor and a redo log of ESX 2.x beside it; say with --source-format if it is raw or vmdk")
@@ -135,7 +133,7 @@ func naming(path string, o *Options) (esx2 bool, desc *vmdk.DescriptorFile, err 
 	if !errors.Is(err, disk.ErrUnknown) || o.Format == vmdk.SourceVMDK {
 		return false, nil, err
 	}
-	if s, err := extentState(path); err != nil {
+	if s, err := at.extentState(path); err != nil {
 		return false, nil, err
 	} else if s.Type != "" && !hasRedo {
 		return false, nil, chainError(path, disk.ErrUnknown, "it is an extent; name the descriptor (the .vmdk without -delta or -s001), or say --source-format raw if it is a raw disk")
@@ -150,28 +148,17 @@ func naming(path string, o *Options) (esx2 bool, desc *vmdk.DescriptorFile, err 
 	return false, nil, chainError(path, disk.ErrUnknown, "there is neither a descriptor nor a redo log; if it is a raw disk of ESX 2.x, say --source-format raw")
 }
 
-func extentState(path string) (s vmdk.ExtentState, err error) {
-	f, err := disk.OpenRaw(path)
-	if err != nil {
-		return s, err
-	}
-	if f.Size() >= disk.SectorSize {
-		s, err = vmdk.ReadExtentState(f)
-	}
-	return s, errors.Join(err, f.Close())
-}
-
 // redoChain finds a chain of ESX 2.x by its names.
-func redoChain(path string) (*chain, error) {
+func (p place) redoChain(path string) (*chain, error) {
 	base := path
 	for strings.HasSuffix(base, redoSuffix) {
 		base = strings.TrimSuffix(base, redoSuffix)
 	}
 	c := &chain{esx2: true}
 	for name := base; ; name += redoSuffix {
-		st, err := os.Lstat(name)
+		st, err := p.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			if above := name + redoSuffix; len(c.levels) == 0 || exists(above) {
+			if above := name + redoSuffix; len(c.levels) == 0 || p.exists(above) {
 				return nil, chainError(above, disk.ErrCorrupt, "%s, which is to be below it, is missing", filepath.Base(name))
 			}
 			return c, nil
@@ -202,7 +189,7 @@ func (c *chain) findParents(o *Options) error {
 		if len(c.levels) == maxLevels {
 			return chainError(child.path, disk.ErrUnsupported, "the chain has more than %d links", maxLevels)
 		}
-		path, err := parentPath(child.path, d.ParentFileNameHint, o.AllowOutside)
+		path, err := o.place().parentPath(child.path, d.ParentFileNameHint, o.AllowOutside)
 		if err != nil {
 			return err
 		}
@@ -211,7 +198,7 @@ func (c *chain) findParents(o *Options) error {
 				return chainError(child.path, disk.ErrCorrupt, "its parent %q is in the chain already", d.ParentFileNameHint)
 			}
 		}
-		desc, err := vmdk.ReadDescriptor(path)
+		desc, err := o.place().descriptor(path)
 		if err != nil {
 			return fmt.Errorf("%s: its parent: %w", child.path, err)
 		}
@@ -225,12 +212,12 @@ func (c *chain) findParents(o *Options) error {
 // ParentPath returns the file that a child's parentFileNameHint means; see
 // [Options] for outside. Nothing is opened.
 func ParentPath(child, hint string, outside bool) (string, error) {
-	return parentPath(child, hint, outside)
+	return here().parentPath(child, hint, outside)
 }
 
 // parentPath returns the file that a parentFileNameHint means: what it names,
 // or else the same base name beside the child, as readers of disks have it.
-func parentPath(child, hint string, outside bool) (string, error) {
+func (p place) parentPath(child, hint string, outside bool) (string, error) {
 	if hint == "" || strings.ContainsRune(hint, 0) {
 		return "", chainError(child, disk.ErrCorrupt, "parentFileNameHint is missing")
 	}
@@ -240,9 +227,9 @@ func parentPath(child, hint string, outside bool) (string, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(dir, name)
 	}
-	path, err := filepath.EvalSymlinks(name)
+	path, err := p.RealPath(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		path, err = filepath.EvalSymlinks(beside)
+		path, err = p.RealPath(beside)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: its parent: %w", child, err)
@@ -257,7 +244,7 @@ func parentPath(child, hint string, outside bool) (string, error) {
 // one.
 func (c *chain) findChildren(o *Options) error {
 	for len(c.levels) < maxLevels {
-		names, err := children(c.top().path)
+		names, err := o.place().childrenIn(filepath.Dir(c.top().path), c.top().path)
 		if err != nil {
 			return err
 		}
@@ -265,7 +252,7 @@ func (c *chain) findChildren(o *Options) error {
 			c.branches = names
 			return nil
 		}
-		desc, err := vmdk.ReadDescriptor(names[0])
+		desc, err := o.place().descriptor(names[0])
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ package redo
 import (
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -119,10 +118,4 @@ func removeIfThere(fsys FS, path string) error {
 		return nil
 	}
 	return fsys.Remove(path)
-}
-
-// exists reports if there is anything of this name. What cannot be looked at exists.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -294,6 +294,9 @@ func journalOf(path string, o *Options) (*journal, error) {
 // begin takes the lock for an operation and finds the journal of one of its
 // kind that has not ended.
 func begin(path string, op Operation, o *Options) (j *journal, unlock func(), err error) {
+	if o.Tree != nil {
+		return nil, nil, fmt.Errorf("%s: redo logs are changed where the operating system has the files: %w", path, disk.ErrUnsupported)
+	}
 	place := path
 	if real, err := realPath(path); err == nil {
 		place = real

@@ -5,7 +5,7 @@ package redo
 import (
 	"context"
 	"errors"
-	"os"
+	"io/fs"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vmdk"
@@ -58,9 +58,12 @@ func (l *Level) ChangedShare() float64 {
 // last level if there are several, or if one does not fit.
 func List(ctx context.Context, path string, o Options) (*Chain, error) {
 	o.fill()
-	j, err := journalOf(path, &o)
-	if err != nil {
-		return nil, err
+	var j *journal
+	if o.Tree == nil { // nothing is under way where nothing can be changed
+		var err error
+		if j, err = journalOf(path, &o); err != nil {
+			return nil, err
+		}
 	}
 	c, err := findChain(path, &o)
 	if err != nil {
@@ -127,7 +130,7 @@ func (c *chain) describe(ctx context.Context, i int, o *Options) (l *Level, err 
 			continue
 		}
 		seen[p] = true
-		st, err := os.Stat(p)
+		st, err := o.place().Stat(p)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +142,7 @@ func (c *chain) describe(ctx context.Context, i int, o *Options) (l *Level, err 
 		if e.GrainBytes == 0 {
 			continue // a flat one: its bytes are a guest's
 		}
-		s, err := extentState(e.Path)
+		s, err := o.place().extentState(e.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -149,6 +152,14 @@ func (c *chain) describe(ctx context.Context, i int, o *Options) (l *Level, err 
 		}
 	}
 	return l, nil
+}
+
+// diskBytes returns what a file takes where it lies.
+func diskBytes(st fs.FileInfo) int64 {
+	if s, ok := st.Sys().(interface{ AllocatedBytes() int64 }); ok { // of another tree
+		return s.AllocatedBytes()
+	}
+	return allocatedBytes(st)
 }
 
 func extentPaths(info vmdk.LinkInfo) []string {

@@ -17,8 +17,8 @@ func takeOwner(f *os.File, st fs.FileInfo) {
 	}
 }
 
-// diskBytes returns what a file takes on disk.
-func diskBytes(st fs.FileInfo) int64 {
+// allocatedBytes returns what a file takes on disk.
+func allocatedBytes(st fs.FileInfo) int64 {
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 		return sys.Blocks * 512 // of stat(2), whatever the block size
 	}

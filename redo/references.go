@@ -14,43 +14,7 @@ import (
 	"strings"
 
 	"github.com/vmstream/vmstream/disk"
-	"github.com/vmstream/vmstream/vmdk"
 )
-
-// extentName matches files that are no descriptors by their names. A flat one
-// has a guest's bytes, which must not be taken for a child.
-var extentName = regexp.MustCompile(`(?i)-(flat|delta|sesparse|rdmp?|ctk|[sf][0-9]{3,})\.vmdk$`)
-
-// children returns the descriptors in the directory of path, a level with a
-// descriptor, that name it as their parent, in the order of names.
-func children(path string) ([]string, error) { return childrenIn(filepath.Dir(path), path) }
-
-// childrenIn is children for another directory.
-func childrenIn(dir, path string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		if !e.Type().IsRegular() || name == path || extentName.MatchString(e.Name()) || !strings.EqualFold(filepath.Ext(e.Name()), vmdkSuffix) {
-			continue
-		}
-		d, err := vmdk.ReadDescriptor(name)
-		if err != nil {
-			continue // no descriptor, or one that no reader would take
-		}
-		if d.Descriptor.ParentCID == vmdk.NoParent {
-			continue
-		}
-		parent, err := parentPath(name, d.Descriptor.ParentFileNameHint, true)
-		if err == nil && parent == path {
-			found = append(found, name)
-		}
-	}
-	return found, nil
-}
 
 var quotedValue = regexp.MustCompile(`"([^"\r\n]*)"`)
 

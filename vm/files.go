@@ -4,13 +4,12 @@ package vm
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vmstream/vmstream/disk"
 )
 
 // FileKind says what a file of a machine is.
@@ -42,7 +41,7 @@ const maxNames = 1 << 14
 // fileFinder collects the files of a machine.
 type fileFinder struct {
 	vm    *VM
-	root  *os.Root // the directory: nothing outside can be reached by it
+	root  disk.Directory
 	dir   string
 	names []string // entries that matter, sorted
 	taken map[string]bool
@@ -52,7 +51,7 @@ type fileFinder struct {
 // findFiles fills in Files, Snapshots, Suspended and InUse.
 func (vm *VM) findFiles(o LoadOptions) (err error) {
 	dir := filepath.Dir(vm.Path)
-	root, err := os.OpenRoot(dir)
+	root, err := vm.tree.OpenDir(dir)
 	if err != nil {
 		return err
 	}
@@ -84,30 +83,20 @@ func (vm *VM) findFiles(o LoadOptions) (err error) {
 
 // readNames keeps the names that can matter, whatever else the directory holds.
 func (f *fileFinder) readNames() error {
-	d, err := f.root.Open(".")
-	if err != nil {
-		return err
-	}
-	for err == nil {
-		var names []string
-		names, err = d.Readdirnames(1024)
-		for _, name := range names {
-			if !isLog(name) && !isUseHint(name) {
-				continue
-			}
+	for e, err := range f.root.Entries() {
+		if err != nil {
+			return err
+		}
+		if name := e.Name(); isLog(name) || isUseHint(name) {
 			if len(f.names) == maxNames {
 				f.vm.warn("%s: more than %d logs and locks: the rest is left out", f.dir, maxNames)
-				err = io.EOF
 				break
 			}
 			f.names = append(f.names, name)
 		}
 	}
-	if !errors.Is(err, io.EOF) {
-		return errors.Join(fmt.Errorf("%s: %w", f.dir, err), d.Close())
-	}
 	slices.Sort(f.names)
-	return d.Close()
+	return nil
 }
 
 // isLog matches vmware.log and vmware-N.log.
@@ -187,7 +176,7 @@ func (f *fileFinder) addNamed(key string, kind FileKind, suffixes ...string) str
 // read, since chains do not depend on it.
 func (f *fileFinder) readSnapshots(name string) {
 	path := filepath.Join(f.dir, name)
-	b, err := readSmallFile(path)
+	b, err := readSmallFile(f.vm.tree, path)
 	if err == nil {
 		var s *Snapshots
 		if s, err = ParseSnapshots(b); err == nil {

@@ -3,12 +3,11 @@
 package vm
 
 import (
-	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/vmstream/vmstream/disk"
 )
 
 // isUseHint matches what a running machine has in its directory: locks (.lck
@@ -22,7 +21,7 @@ func isUseHint(name string) bool {
 // a directory, as on VMFS-2, the hints may be about another one.
 func (f *fileFinder) findUse(stem string) {
 	for _, name := range f.names {
-		if path := filepath.Join(f.dir, name); isUseHint(name) && !emptyDir(path) {
+		if path := filepath.Join(f.dir, name); isUseHint(name) && !f.vm.emptyDir(path) {
 			f.vm.InUse = append(f.vm.InUse, useReason(path))
 		}
 	}
@@ -31,14 +30,33 @@ func (f *fileFinder) findUse(stem string) {
 		if filepath.Dir(lock) == f.dir {
 			continue // seen above
 		}
-		if _, err := os.Lstat(lock); err == nil && !emptyDir(lock) {
+		if _, err := f.vm.tree.Lstat(lock); err == nil && !f.vm.emptyDir(lock) {
 			f.vm.InUse = append(f.vm.InUse, useReason(lock))
 		}
 	}
+	f.findHolders()
 	// Hosted products keep the memory of a running machine in this file.
 	if memory := stem + ".vmem"; !f.taken[memory] {
 		if _, err := f.root.Lstat(memory); err == nil {
 			f.vm.InUse = append(f.vm.InUse, oneLine("memory file "+filepath.Join(f.dir, memory)))
+		}
+	}
+}
+
+// findHolders asks a file system that knows it who has the files open. A host has the log
+// of a machine that runs.
+func (f *fileFinder) findHolders() {
+	guard, ok := f.vm.tree.(disk.Guard)
+	if !ok {
+		return
+	}
+	for _, file := range f.vm.Files {
+		who, err := guard.Holder(file.Path)
+		if err != nil {
+			who = err.Error()
+		}
+		if who != "" {
+			f.vm.InUse = append(f.vm.InUse, oneLine(file.Path+" held by "+who))
 		}
 	}
 }
@@ -64,15 +82,18 @@ func useReason(path string) string {
 
 // emptyDir reports if path is a directory without entries: what is left of a
 // lock that was given back.
-func emptyDir(path string) bool {
-	st, err := os.Lstat(path)
+func (vm *VM) emptyDir(path string) bool {
+	st, err := vm.tree.Lstat(path)
 	if err != nil || !st.IsDir() {
 		return false
 	}
-	d, err := os.Open(path)
+	d, err := vm.tree.OpenDir(path)
 	if err != nil {
 		return false
 	}
-	_, err = d.Readdirnames(1)
-	return d.Close() == nil && errors.Is(err, io.EOF)
+	defer d.Close() //nolint:errcheck // it was only read
+	for range d.Entries() {
+		return false
+	}
+	return true
 }

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -65,13 +63,13 @@ type Summary struct {
 // one. Symbolic links below the given directories are not followed.
 func List(ctx context.Context, dirs []string, o ListOptions) iter.Seq2[Summary, error] {
 	return func(yield func(Summary, error) bool) {
-		w := &walker{options: o, yield: yield, roots: map[string]bool{}, maxDepth: o.MaxDepth}
+		w := &walker{tree: disk.TreeOr(o.Tree), options: o, yield: yield, roots: map[string]bool{}, maxDepth: o.MaxDepth}
 		if o.MaxDepth == 0 {
 			w.maxDepth = defaultDepth
 		}
 		var roots []string
 		for _, dir := range dirs {
-			root, err := realPath(dir)
+			root, err := realPath(w.tree, dir)
 			if err != nil {
 				if !yield(Summary{}, err) {
 					return
@@ -97,6 +95,7 @@ func List(ctx context.Context, dirs []string, o ListOptions) iter.Seq2[Summary, 
 
 // walker searches directories. Its methods report if the search goes on.
 type walker struct {
+	tree     disk.Tree
 	options  ListOptions
 	yield    func(Summary, error) bool
 	roots    map[string]bool // searched on their own, so never from one above
@@ -109,7 +108,7 @@ func (w *walker) walk(ctx context.Context, dir string, depth int) bool {
 		w.yield(Summary{}, err)
 		return false
 	}
-	configs, dirs, err := readMachineDir(dir)
+	configs, dirs, err := readMachineDir(w.tree, dir)
 	if err != nil && !w.yield(Summary{}, err) {
 		return false
 	}
@@ -137,37 +136,29 @@ func (w *walker) walk(ctx context.Context, dir string, depth int) bool {
 
 // readMachineDir returns the names of possible configurations and of
 // subdirectories, sorted, also if there is an error.
-func readMachineDir(dir string) (configs, dirs []string, err error) {
-	if st, err := os.Stat(dir); err != nil {
-		return nil, nil, err
-	} else if !st.IsDir() { // opening a FIFO would wait
-		return nil, nil, fmt.Errorf("%s: not a directory: %w", dir, disk.ErrUnsupported)
-	}
-	d, err := os.Open(dir)
+func readMachineDir(tree disk.Tree, dir string) (configs, dirs []string, err error) {
+	d, err := tree.OpenDir(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	for err == nil {
-		var entries []os.DirEntry
-		entries, err = d.ReadDir(1024)
-		for _, e := range entries {
-			name := e.Name()
-			switch {
-			case e.IsDir() && !isUseHint(name):
-				dirs = append(dirs, name)
-			case e.Type().IsRegular() && isConfigName(name):
-				configs = append(configs, name)
-			}
+	for e, entryErr := range d.Entries() {
+		if err = entryErr; err != nil {
+			break
+		}
+		name := e.Name()
+		switch {
+		case e.IsDir() && !isUseHint(name):
+			dirs = append(dirs, name)
+		case e.Type().IsRegular() && isConfigName(name):
+			configs = append(configs, name)
 		}
 		if len(dirs)+len(configs) > maxEntries {
 			err = fmt.Errorf("%s: more than %d entries, the rest is not searched: %w", dir, maxEntries, disk.ErrUnsupported)
+			break
 		}
 	}
 	slices.Sort(configs)
 	slices.Sort(dirs)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
 	return configs, dirs, errors.Join(err, d.Close())
 }
 
@@ -178,7 +169,7 @@ func isConfigName(name string) bool {
 
 // config yields the machine at path, if it is one.
 func (w *walker) config(path string) bool {
-	vm, err := readVM(path)
+	vm, err := readVM(w.tree, path)
 	if err != nil {
 		if fold(filepath.Ext(path)) == ".vmx" {
 			return w.yield(failed(path, err), nil)
@@ -254,7 +245,7 @@ func (w *walker) capacity(vm *VM) int64 {
 
 func (w *walker) diskCapacity(d Disk) (int64, error) {
 	if d.Raw {
-		st, err := os.Stat(d.Path)
+		st, err := w.tree.Stat(d.Path)
 		if err != nil || !st.Mode().IsRegular() {
 			return 0, err
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"syscall"
 
 	"github.com/vmstream/vmstream/disk"
@@ -22,12 +21,14 @@ const (
 // how many redo logs that are. A level that is missing below one that exists,
 // and a redo log that is no regular file, are errors; path itself is not looked
 // at, and neither is any content.
-func RedoTop(path string) (top string, levels int, err error) {
+func RedoTop(path string) (top string, levels int, err error) { return redoTop(disk.OS(), path) }
+
+func redoTop(tree disk.Tree, path string) (top string, levels int, err error) {
 	top = path
 	name := path
 	for level := 1; level <= maxRedoLevels; level++ {
 		name += redoSuffix
-		st, err := os.Lstat(name)
+		st, err := tree.Lstat(name)
 		switch {
 		case notThere(err):
 			continue // one further up may exist: that is a gap

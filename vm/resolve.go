@@ -5,7 +5,6 @@ package vm
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 // resolver finds the files that a configuration names on this host.
 type resolver struct {
+	tree    disk.Tree
 	dir     string // of the configuration
 	volumes map[string]string
 	roots   []string
@@ -71,7 +71,7 @@ func (r resolver) onVolume(root string, n FileName) string {
 func (r resolver) find(key string, n FileName) (string, error) {
 	paths := r.candidates(n)
 	for _, p := range paths {
-		st, err := os.Stat(p)
+		st, err := r.tree.Stat(p)
 		switch {
 		case notThere(err):
 			continue
@@ -95,12 +95,12 @@ func (r resolver) confine(key, p string) error {
 	if len(r.roots) == 0 {
 		return nil
 	}
-	real, err := filepath.EvalSymlinks(p)
+	real, err := r.tree.RealPath(p)
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	for _, root := range append([]string{r.dir}, r.roots...) {
-		realRoot, err := realPath(root)
+		realRoot, err := realPath(r.tree, root)
 		if err != nil {
 			continue // a root that does not exist allows nothing
 		}
@@ -112,10 +112,10 @@ func (r resolver) confine(key, p string) error {
 }
 
 // realPath returns the absolute path without symbolic links.
-func realPath(p string) (string, error) {
+func realPath(tree disk.Tree, p string) (string, error) {
 	abs, err := filepath.Abs(p)
 	if err != nil {
 		return "", err
 	}
-	return filepath.EvalSymlinks(abs)
+	return tree.RealPath(abs)
 }

@@ -5,7 +5,6 @@ package vm
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -16,6 +15,9 @@ import (
 // for a directory that the operator trusts.
 type LoadOptions struct {
 	NoLogs bool // leave vmware.log and its predecessors out
+
+	// Tree is where the machine lies; nil stands for the operating system's files.
+	Tree disk.Tree
 
 	// Volumes has the directory on this host of each VMFS volume, by the name
 	// that configurations use: a label, a UUID, or vmhba0:0:0:1.
@@ -53,7 +55,12 @@ type VM struct {
 	Suspended bool     // the machine's memory is in a file of kind suspend
 	InUse     []string // why the machine may be running: lock files, a swap file; hints, not proof
 	Warnings  []string // one line each
+
+	tree disk.Tree
 }
+
+// Tree is where the machine lies.
+func (vm *VM) Tree() disk.Tree { return disk.TreeOr(vm.tree) }
 
 // Disk is a disk of a machine, found on this host.
 type Disk struct {
@@ -73,7 +80,7 @@ type Disk struct {
 // volume or of Windows, the volume is looked for, and at last the same base name
 // in the directory of the configuration, since that may be a copy.
 func Load(path string, o LoadOptions) (*VM, error) {
-	vm, err := readVM(path)
+	vm, err := readVM(disk.TreeOr(o.Tree), path)
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +91,12 @@ func Load(path string, o LoadOptions) (*VM, error) {
 }
 
 // readVM reads the configuration and what it says about the machine itself.
-func readVM(path string) (*VM, error) {
-	real, err := realPath(path)
+func readVM(tree disk.Tree, path string) (*VM, error) {
+	real, err := realPath(tree, path)
 	if err != nil {
 		return nil, err
 	}
-	b, err := readSmallFile(real)
+	b, err := readSmallFile(tree, real)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +104,7 @@ func readVM(path string) (*VM, error) {
 	if err != nil {
 		return nil, inFile(err, real)
 	}
-	vm := &VM{Path: real, Config: c, DisplayName: c.DisplayName(), GuestOS: c.value("guestOS"), Snapshots: &Snapshots{}, Warnings: c.Warnings()}
+	vm := &VM{tree: tree, Path: real, Config: c, DisplayName: c.DisplayName(), GuestOS: c.value("guestOS"), Snapshots: &Snapshots{}, Warnings: c.Warnings()}
 	vm.Name = SafeName(vm.DisplayName)
 	if vm.DisplayName == "" {
 		vm.Name = SafeName(vm.stem())
@@ -122,7 +129,7 @@ func (vm *VM) load(o LoadOptions) error {
 		return err
 	}
 	vm.Warnings = append(vm.Warnings, warnings...)
-	r := resolver{dir: filepath.Dir(vm.Path), volumes: o.Volumes, roots: o.Roots, copy: o.Copy != NoCopy}
+	r := resolver{tree: vm.tree, dir: filepath.Dir(vm.Path), volumes: o.Volumes, roots: o.Roots, copy: o.Copy != NoCopy}
 	for _, ref := range refs {
 		vm.RawDisks = vm.RawDisks || ref.Raw
 		if o.Copy != NoCopy {
@@ -152,7 +159,7 @@ func (vm *VM) findDisk(ref DiskRef, r resolver) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	top, levels, err := RedoTop(path)
+	top, levels, err := redoTop(vm.tree, path)
 	if err != nil {
 		return Disk{}, fmt.Errorf("%s: %w", ref.Key, err)
 	}
@@ -195,12 +202,12 @@ func (vm *VM) checkRedo(d Disk) error {
 func (vm *VM) distinct() error {
 	stats := make([]fs.FileInfo, len(vm.Disks))
 	for i, d := range vm.Disks {
-		st, err := os.Stat(d.Path)
+		st, err := vm.tree.Stat(d.Path)
 		if err != nil {
 			return err
 		}
 		for j, other := range stats[:i] {
-			if os.SameFile(st, other) {
+			if vm.tree.SameFile(st, other) {
 				return configError(d.Key, -1, disk.ErrMismatch, "%q and %q of %s lead to one file, %s", d.File.Written, vm.Disks[j].File.Written, vm.Disks[j].Key, d.Path)
 			}
 		}
@@ -211,8 +218,8 @@ func (vm *VM) distinct() error {
 
 // readSmallFile reads a regular file of at most MaxConfigBytes. The size is
 // that at the time of opening; the file may be growing.
-func readSmallFile(path string) (b []byte, err error) {
-	f, err := disk.OpenRaw(path) // it does not wait for the other end of a FIFO
+func readSmallFile(tree disk.Tree, path string) (b []byte, err error) {
+	f, err := tree.Open(path) // it does not wait for the other end of a FIFO
 	if err != nil {
 		return nil, err
 	}

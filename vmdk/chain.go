@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -24,7 +23,7 @@ func (op *opener) openChain(top *chainLink) ([]*Link, error) {
 		return links, nil
 	}
 	var seen []fs.FileInfo
-	st, err := os.Stat(top.link.info.Path)
+	st, err := op.tree.Stat(top.link.info.Path)
 	if err != nil {
 		return links, err
 	}
@@ -72,13 +71,13 @@ func (op *opener) openParent(child *chainLink, seen []fs.FileInfo) (*chainLink, 
 	return l, st, nil
 }
 
-func (op *opener) openParentFile(child *chainLink, f *disk.File, seen []fs.FileInfo) (*chainLink, fs.FileInfo, error) {
-	st, err := f.File().Stat()
+func (op *opener) openParentFile(child *chainLink, f disk.RawFile, seen []fs.FileInfo) (*chainLink, fs.FileInfo, error) {
+	st, err := f.Stat()
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, s := range seen {
-		if os.SameFile(s, st) {
+		if op.tree.SameFile(s, st) {
 			return nil, nil, chainError(child.link, disk.ErrCorrupt, "leads back to %s, which is in the chain already", quoteName(f.Name()))
 		}
 	}
@@ -90,7 +89,7 @@ func (op *opener) openParentFile(child *chainLink, f *disk.File, seen []fs.FileI
 		return nil, nil, chainError(child.link, disk.ErrCorrupt, "names %s, which has no descriptor", quoteName(f.Name()))
 	}
 	e := &entryFile{file: f, kind: kind, dir: directoryOf{
-		path: filepath.Dir(f.Name()), referrer: f.Name(), allowOutside: op.options.AllowOutside,
+		tree: op.tree, path: filepath.Dir(f.Name()), referrer: f.Name(), allowOutside: op.options.AllowOutside,
 	}}
 	l, err := op.openDescribed(e)
 	if err != nil {
@@ -148,10 +147,10 @@ func (op *opener) openRedoLinks(path string) ([]*Link, error) {
 			Detail: "a redo log without a descriptor is called like its disk with " + redoSuffix + " behind",
 		}
 	}
-	if _, err := os.Lstat(path + redoSuffix); err == nil && !op.options.Frozen {
+	if _, err := op.tree.Lstat(path + redoSuffix); err == nil && !op.options.Frozen {
 		op.shared.warnf("%s: there is a newer redo log on top of it, %s, which is not read", path, filepath.Base(path)+redoSuffix)
 	}
-	dir := directoryOf{path: filepath.Dir(path), referrer: path, allowOutside: op.options.AllowOutside}
+	dir := directoryOf{tree: op.tree, path: filepath.Dir(path), referrer: path, allowOutside: op.options.AllowOutside}
 	var links []*Link
 	for isRedoName(path) {
 		if len(links) == maxChainDepth-1 {
@@ -184,7 +183,7 @@ func (op *opener) openRedoLinks(path string) ([]*Link, error) {
 }
 
 // openLevel opens a file of a redo log's chain. One that is missing is a gap.
-func openLevel(dir *directoryOf, path string) (*disk.File, error) {
+func openLevel(dir *directoryOf, path string) (disk.RawFile, error) {
 	f, err := dir.open(filepath.Base(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: a lower level of the redo log is missing: %w", dir.referrer, err)
@@ -193,10 +192,10 @@ func openLevel(dir *directoryOf, path string) (*disk.File, error) {
 }
 
 func (op *opener) openRedoLevel(dir *directoryOf, path string, named bool) (*Link, error) {
-	var f *disk.File
+	var f disk.RawFile
 	var err error
 	if named { // what the operator names may lie anywhere
-		f, err = disk.OpenRaw(path)
+		f, err = op.tree.Open(path)
 	} else {
 		f, err = openLevel(dir, path)
 	}

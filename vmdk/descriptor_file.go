@@ -24,7 +24,12 @@ type DescriptorFile struct {
 // hosted sparse extent that holds one, and nothing that it names. A file
 // without a descriptor gives an error that wraps [disk.ErrUnknown].
 func ReadDescriptor(path string) (*DescriptorFile, error) {
-	f, err := disk.OpenRaw(path)
+	return ReadDescriptorIn(disk.OS(), path)
+}
+
+// ReadDescriptorIn is ReadDescriptor for a file of a tree.
+func ReadDescriptorIn(tree disk.Tree, path string) (*DescriptorFile, error) {
+	f, err := tree.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +37,7 @@ func ReadDescriptor(path string) (*DescriptorFile, error) {
 	return d, errors.Join(err, f.Close())
 }
 
-func descriptorIn(f *disk.File) (*DescriptorFile, error) {
+func descriptorIn(f disk.RawFile) (*DescriptorFile, error) {
 	kind, _, err := detectFile(f)
 	if err != nil {
 		return nil, err
@@ -46,11 +51,11 @@ func descriptorIn(f *disk.File) (*DescriptorFile, error) {
 	return nil, noDescriptor(f)
 }
 
-func noDescriptor(f *disk.File) error {
+func noDescriptor(f disk.RawFile) error {
 	return &disk.FormatError{File: f.Name(), Format: descriptorFormat, Offset: -1, Err: disk.ErrUnknown, Detail: "the file has none"}
 }
 
-func textDescriptor(f *disk.File) (*DescriptorFile, error) {
+func textDescriptor(f disk.RawFile) (*DescriptorFile, error) {
 	d, err := readDescriptorFile(f) // refuses what is too large
 	if err != nil {
 		return nil, err
@@ -63,7 +68,7 @@ func textDescriptor(f *disk.File) (*DescriptorFile, error) {
 	return &DescriptorFile{Descriptor: d, Text: text}, nil
 }
 
-func embeddedDescriptor(f *disk.File) (*DescriptorFile, error) {
+func embeddedDescriptor(f disk.RawFile) (*DescriptorFile, error) {
 	src := sourceOf(f)
 	src.format = sparseFormat
 	h, err := loadSparseHeader(src, 0)

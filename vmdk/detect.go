@@ -82,7 +82,7 @@ func detectText(b []byte) (fileKind, string) {
 }
 
 // detectFile looks at the beginning of a file.
-func detectFile(f *disk.File) (fileKind, string, error) {
+func detectFile(f disk.RawFile) (fileKind, string, error) {
 	b := make([]byte, min(detectBytes, f.Size()))
 	if err := disk.ReadFull(f, b, 0); err != nil {
 		return kindNone, "", err
@@ -92,7 +92,7 @@ func detectFile(f *disk.File) (fileKind, string, error) {
 }
 
 // readDescriptorFile reads and parses a file that is nothing but a descriptor.
-func readDescriptorFile(f *disk.File) (*Descriptor, error) {
+func readDescriptorFile(f disk.RawFile) (*Descriptor, error) {
 	if f.Size() > MaxDescriptorBytes {
 		return nil, &disk.FormatError{
 			File: f.Name(), Format: descriptorFormat, Field: "length", Offset: -1, Err: disk.ErrCorrupt,

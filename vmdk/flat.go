@@ -19,7 +19,7 @@ type extent interface {
 
 // flatExtent is a piece of a raw file or device.
 type flatExtent struct {
-	file        *disk.File
+	file        disk.RawFile
 	info        ExtentInfo
 	offsetBytes int64
 	sizeBytes   int64
@@ -28,7 +28,7 @@ type flatExtent struct {
 
 // openFlat makes an extent of a file. The file is closed with the extent; if
 // there is an error it stays the caller's.
-func openFlat(f *disk.File, sh *shared, e Extent, padShort bool) (*flatExtent, error) {
+func openFlat(f disk.RawFile, sh *shared, e Extent, padShort bool) (*flatExtent, error) {
 	x := &flatExtent{
 		file: f, offsetBytes: e.OffsetSectors * disk.SectorSize,
 		sizeBytes: e.Sectors * disk.SectorSize, storedBytes: e.Sectors * disk.SectorSize,

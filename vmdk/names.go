@@ -5,7 +5,6 @@ package vmdk
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 // names ends up in a backup or on the screen, so by default nothing outside
 // the directory is opened.
 type directoryOf struct {
+	tree         disk.Tree
 	path         string // of the directory
 	referrer     string // the file that names others, for messages
 	allowOutside bool
@@ -89,7 +89,7 @@ func leaves(name string) bool {
 
 // open opens a file by the name that a descriptor has for it. The caller
 // closes it.
-func (d *directoryOf) open(name string) (*disk.File, error) {
+func (d *directoryOf) open(name string) (disk.RawFile, error) {
 	if err := d.checkName(name); err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (d *directoryOf) open(name string) (*disk.File, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(d.path, path)
 		}
-		return disk.OpenRaw(path)
+		return d.tree.Open(path)
 	}
 	if leaves(name) {
 		return nil, d.refuse(name, "leads out of the directory of the descriptor")
@@ -114,13 +114,13 @@ func (d *directoryOf) open(name string) (*disk.File, error) {
 
 // openInside opens a file of the directory. No part of the name may be a
 // symbolic link that leads out, not even if it is put there meanwhile.
-func (d *directoryOf) openInside(name string) (*disk.File, error) {
-	root, err := os.OpenRoot(d.path)
+func (d *directoryOf) openInside(name string) (disk.RawFile, error) {
+	dir, err := d.tree.OpenDir(d.path)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close() //nolint:errcheck // it was only read
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	defer dir.Close() //nolint:errcheck // it was only read
+	f, err := dir.Open(name)
 	if err != nil {
 		inside, links := d.followLinks(name)
 		if !links {
@@ -129,30 +129,26 @@ func (d *directoryOf) openInside(name string) (*disk.File, error) {
 		if inside == "" {
 			return nil, d.refuse(name, "is a symbolic link out of the directory of the descriptor")
 		}
-		// A Root takes no absolute link, not even one that stays inside.
-		if f, err = root.OpenFile(inside, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
+		// A directory takes no absolute link, not even one that stays inside.
+		if f, err = dir.Open(inside); err != nil {
 			return nil, err
 		}
 	}
-	im, err := disk.NewFile(f)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	if f.Device() {
+		return nil, errors.Join(d.refuse(name, "is a device"), f.Close())
 	}
-	if im.Device() {
-		return nil, errors.Join(d.refuse(name, "is a device"), im.Close())
-	}
-	return im, nil
+	return f, nil
 }
 
 // followLinks returns where a name leads inside the directory once its
 // symbolic links have been followed, "" if that is outside, and if there are
 // links at all. What it returns is only ever opened below the directory.
 func (d *directoryOf) followLinks(name string) (inside string, links bool) {
-	dir, err := filepath.EvalSymlinks(d.path)
+	dir, err := d.tree.RealPath(d.path)
 	if err != nil {
 		return "", false
 	}
-	target, err := filepath.EvalSymlinks(filepath.Join(dir, name))
+	target, err := d.tree.RealPath(filepath.Join(dir, name))
 	if err != nil || target == filepath.Join(dir, name) {
 		return "", false
 	}
@@ -167,7 +163,7 @@ func (d *directoryOf) followLinks(name string) (inside string, links bool) {
 // stands if that exists, otherwise the same base name beside the child, since
 // disks get moved together. An existing parent elsewhere is never passed over
 // in favour of a file here, because that may be another disk's.
-func (d *directoryOf) openParent(hint string) (*disk.File, error) {
+func (d *directoryOf) openParent(hint string) (disk.RawFile, error) {
 	if err := d.checkName(hint); err != nil {
 		return nil, err
 	}
@@ -183,12 +179,12 @@ func (d *directoryOf) openParent(hint string) (*disk.File, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(d.path, path)
 	}
-	there, err := os.Stat(path)
+	there, err := d.tree.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
 		return d.open(base)
 	case err == nil && leaves(name):
-		if here, err := os.Stat(filepath.Join(d.path, base)); err == nil && os.SameFile(here, there) {
+		if here, err := d.tree.Stat(filepath.Join(d.path, base)); err == nil && d.tree.SameFile(here, there) {
 			return d.open(base)
 		}
 	}

@@ -52,6 +52,9 @@ type Options struct {
 	// with OpenRedo: that it is not read is no news.
 	Frozen bool
 
+	// Tree is where the files lie; nil stands for the operating system's.
+	Tree disk.Tree
+
 	// Warn takes a short line about something odd that does not keep the disk
 	// from being read. It is called from any goroutine that reads, one call at
 	// a time, and must not call back. nil discards.
@@ -181,14 +184,14 @@ func (d *Disk) Check(ctx context.Context) error {
 
 // entryFile is the file that somebody named.
 type entryFile struct {
-	file *disk.File
+	file disk.RawFile
 	kind fileKind
 	dir  directoryOf
 }
 
 // openEntry opens a named file and decides what it is.
 func (op *opener) openEntry(path string) (*entryFile, error) {
-	f, err := disk.OpenRaw(path)
+	f, err := op.tree.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -197,18 +200,18 @@ func (op *opener) openEntry(path string) (*entryFile, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	// Names in a descriptor are relative to where it really lies.
-	place, err := filepath.EvalSymlinks(path)
+	place, err := op.tree.RealPath(path)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &entryFile{file: f, kind: kind, dir: directoryOf{
-		path: filepath.Dir(place), referrer: path, allowOutside: op.options.AllowOutside,
+		tree: op.tree, path: filepath.Dir(place), referrer: path, allowOutside: op.options.AllowOutside,
 		nothing: op.options.Format == SourceAuto && !strings.EqualFold(filepath.Ext(path), ".vmdk"),
 	}}, nil
 }
 
 // classify is the one place where the bytes of a file decide what it is.
-func (op *opener) classify(f *disk.File) (fileKind, error) {
+func (op *opener) classify(f disk.RawFile) (fileKind, error) {
 	fail := func(kind error, detail string) (fileKind, error) {
 		return kindNone, &disk.FormatError{File: f.Name(), Offset: -1, Err: kind, Detail: detail}
 	}

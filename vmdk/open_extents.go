@@ -44,14 +44,14 @@ func (op *opener) openExtents(l *Link, dir *directoryOf) error {
 
 // hasCOWDMagic reports if a SPARSE extent is a COWD file, which it was in
 // hosted products before Workstation 4. No guest writes these bytes.
-func hasCOWDMagic(f *disk.File) bool {
+func hasCOWDMagic(f disk.RawFile) bool {
 	var b [4]byte
 	return disk.ReadFull(f, b[:], 0) == nil && string(b[:]) == "COWD"
 }
 
 // openExtent makes an extent of a file, as the keyword of its line says. The
 // file is the extent's, unless there is an error.
-func (op *opener) openExtent(l *Link, f *disk.File, e Extent) (extent, error) {
+func (op *opener) openExtent(l *Link, f disk.RawFile, e Extent) (extent, error) {
 	spec := extentSpec{sectors: e.Sectors, hole: holeOf(l.descriptor)}
 	var x *grainExtent
 	var err error

@@ -13,6 +13,7 @@ import (
 // opener opens the links of one disk.
 type opener struct {
 	options Options
+	tree    disk.Tree
 	shared  *shared
 }
 
@@ -20,7 +21,7 @@ func newOpener(o Options) (*opener, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	return &opener{options: o, shared: newShared(o.Warn)}, nil
+	return &opener{options: o, tree: disk.TreeOr(o.Tree), shared: newShared(o.Warn)}, nil
 }
 
 // chainLink is a link while its chain is being opened.
@@ -52,7 +53,7 @@ func (op *opener) openKind(e *entryFile, alone bool) (*Link, error) {
 	}
 }
 
-func refuseExtent(f *disk.File, format string) error {
+func refuseExtent(f disk.RawFile, format string) error {
 	return &disk.FormatError{
 		File: f.Name(), Format: format, Offset: -1, Err: disk.ErrUnsupported,
 		Detail: "it is an extent without a descriptor of its own, so its parent and its neighbours are not known; name the descriptor (the .vmdk without -delta, -sesparse or -s001)",
@@ -61,7 +62,7 @@ func refuseExtent(f *disk.File, format string) error {
 
 // openRawLink makes a link of a raw file or device. A file without a
 // descriptor that is a disk by its role has whole sectors.
-func (op *opener) openRawLink(f *disk.File, byRole bool) (*Link, error) {
+func (op *opener) openRawLink(f disk.RawFile, byRole bool) (*Link, error) {
 	if byRole && f.Size()%disk.SectorSize != 0 {
 		return nil, &disk.FormatError{
 			File: f.Name(), Format: "raw disk", Field: "length", Offset: -1, Err: disk.ErrCorrupt,
@@ -82,12 +83,12 @@ func (op *opener) openRawLink(f *disk.File, byRole bool) (*Link, error) {
 	return l, nil
 }
 
-func sourceOf(f *disk.File) *source {
+func sourceOf(f disk.RawFile) *source {
 	return &source{r: f, sizeBytes: f.Size(), path: f.Name()}
 }
 
 // openCOWDAlone opens a COWD extent that no descriptor names.
-func (op *opener) openCOWDAlone(f *disk.File, child bool) (*Link, error) {
+func (op *opener) openCOWDAlone(f disk.RawFile, child bool) (*Link, error) {
 	src := sourceOf(f)
 	h, err := loadCOWDHeader(src)
 	if err != nil {
@@ -154,7 +155,7 @@ func (op *opener) openDescribed(e *entryFile) (*Link, error) {
 // readEmbedded reads the descriptor inside a hosted sparse extent. It has to
 // say that the disk is this file and nothing else; the name in it is not
 // compared, for it stays behind when a disk is renamed.
-func readEmbedded(f *disk.File) (*Descriptor, error) {
+func readEmbedded(f disk.RawFile) (*Descriptor, error) {
 	src := sourceOf(f)
 	src.format = sparseFormat
 	h, err := loadSparseHeader(src, 0)

@@ -5,6 +5,7 @@ package vmfs
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"time"
 
 	"github.com/vmstream/vmstream/disk"
@@ -64,6 +65,14 @@ type Stat struct {
 	RDM        *DiskID // of a raw device mapping, nil if it is damaged; SizeBytes is that of the LUN then
 }
 
+// AllocatedBytes is what the file has on the volume.
+func (s *Stat) AllocatedBytes() int64 {
+	if s.UnitBytes <= 0 || s.Units > uint64(math.MaxInt64/s.UnitBytes) {
+		return 0
+	}
+	return int64(s.Units) * s.UnitBytes
+}
+
 // inode is a file descriptor and where its bytes are.
 type inode struct {
 	stat   Stat
@@ -103,6 +112,12 @@ func (f *FS) readDescriptor(addr uint32) (*inode, error) {
 		return nil, fmt.Errorf("VMFS: file descriptor %08x is not in one piece: %w", addr, disk.ErrCorrupt)
 	}
 	return f.descriptorAt(place.offset, addr)
+}
+
+// reread reads a file descriptor again, from the devices.
+func (f *FS) reread(n *inode) (*inode, error) {
+	f.vol.forget(n.stat.Offset, f.header.fdBytes())
+	return f.readDescriptor(n.stat.Address)
 }
 
 // descriptorAt reads a file descriptor at an offset in the volume.

@@ -388,7 +388,7 @@ func (f *File) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 // opened any more: if its length, its time, or where its bytes are has changed. Locks
 // may change. Pointer blocks are not looked at again.
 func (f *File) Changed() error {
-	now, err := f.fs.readDescriptor(f.inode.stat.Address)
+	now, err := f.fs.reread(f.inode)
 	if err != nil {
 		return pathError("stat", f.name, err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/vmstream/vmstream/disk"
 )
 
-// ErrInUse says that a volume, or a device, is in use, or may be.
-var ErrInUse = errors.New("in use")
+// ErrInUse says that a volume, or a device, is in use, or may be. It is [disk.ErrInUse].
+var ErrInUse = disk.ErrInUse
 
 // ErrFull says that a volume has no room.
 var ErrFull = errors.New("the volume is full")

@@ -126,6 +126,7 @@ func (f *FS) allSlots() iter.Seq2[Slot, error] {
 	}
 	return func(yield func(Slot, error) bool) {
 		const atOnce = 64
+		f.vol.forget(heartbeatsAt, size*int64(n))
 		b := make(fields, size*atOnce)
 		for i := range n {
 			at := heartbeatsAt + int64(i)*size

@@ -42,6 +42,22 @@ func (v *volume) find(off int64) (*volumeRange, int64, bool) {
 	return r, r.offset + off - r.logical, true
 }
 
+// forget has what is read next come from the devices, as far as they can be told to: hosts
+// change them, and the kernel may have kept what was there.
+func (v *volume) forget(off, n int64) {
+	for n > 0 {
+		r, at, ok := v.find(off)
+		if !ok {
+			return
+		}
+		part := min(n, r.logical+r.length-off)
+		if d, ok := v.devices[r.device].R.(interface{ Forget(off, n int64) }); ok {
+			d.Forget(at, part)
+		}
+		off, n = off+part, n-part
+	}
+}
+
 // readFull fills p from an offset in the volume.
 func (v *volume) readFull(p []byte, off int64, field string) error {
 	if off < 0 || off > v.size || int64(len(p)) > v.size-off {

@@ -21,6 +21,7 @@ import (
 )
 
 type backupOptions struct {
+	volumes      volumeFlags
 	source       pipeline.SourceOptions
 	sourceFormat string
 	resources    resources
@@ -120,6 +121,7 @@ func (o *backupOptions) add(c *cobra.Command) {
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
+	o.volumes.add(c)
 	complete(c, "consistency", consistencies())
 }
 

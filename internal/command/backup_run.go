@@ -21,6 +21,12 @@ func runBackup(ctx context.Context, a *app, o *backupOptions, path string) error
 	if err != nil {
 		return err
 	}
+	at, err := o.volumes.locate(a, path)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	path, o.source.Tree, o.source.Under = at.paths[0], at.tree, at.under
 	var out io.Writer // stdout, if something goes there
 	if err := o.store.validate(o.id, o.time); err != nil {
 		return err
@@ -50,6 +56,9 @@ func (o *backupOptions) prepare(ctx context.Context, a *app, out io.Writer, path
 	p, err := o.snapshot.provider(a)
 	if err != nil {
 		return err
+	}
+	if o.source.Tree != nil && p.Name() != snapshot.NoneName {
+		return cli.Usage(fmt.Errorf("--snapshot %s is for files of the operating system: what is on a VMFS volume is read as it is, best from a snapshot of the LUN", p.Name()))
 	}
 	h := &o.hooks
 	h.id, h.name, h.path, h.provider = id, o.source.Name, path, p.Name()

@@ -63,7 +63,7 @@ func (r *redoFlags) choose(a *app, config, name string) error {
 	default:
 		return cli.Usage(fmt.Errorf("%s: a configuration ends in .vmx or .cfg; a disk is named alone", config))
 	}
-	disks, err := r.findAll(a, config)
+	disks, err := r.findAll(a, nil, config)
 	if err != nil {
 		return err
 	}

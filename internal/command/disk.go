@@ -28,6 +28,7 @@ func newDisk(a *app) *cobra.Command {
 
 // diskFlags say how a disk is opened.
 type diskFlags struct {
+	volumes      volumeFlags
 	format       string
 	allowOutside bool
 	padShort     bool
@@ -35,19 +36,40 @@ type diskFlags struct {
 
 func (d *diskFlags) add(c *cobra.Command) {
 	addSourceFormat(c, &d.format)
+	d.volumes.add(c)
 	c.Flags().BoolVar(&d.allowOutside, "allow-outside", false, "let descriptors name files outside their directory, and devices")
 	c.Flags().BoolVar(&d.padShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 }
 
+// openDisk is a disk and what it lies in.
+type openDisk struct {
+	*vmdk.Disk
+	at *located
+}
+
+// Close closes both.
+func (d *openDisk) Close() error {
+	defer d.at.close()
+	return d.Disk.Close()
+}
+
 // open opens the disk at path with its chain.
-func (d *diskFlags) open(a *app, path string) (*vmdk.Disk, error) {
+func (d *diskFlags) open(a *app, path string) (*openDisk, error) {
 	if err := checkSourceFormat(d.format); err != nil {
 		return nil, err
 	}
-	im, err := vmdk.Open(path, vmdk.Options{
-		Format: vmdk.SourceFormat(d.format), AllowOutside: d.allowOutside, PadShort: d.padShort, Warn: a.console.Warn,
+	at, err := d.volumes.locate(a, path)
+	if err != nil {
+		return nil, err
+	}
+	im, err := vmdk.Open(at.paths[0], vmdk.Options{
+		Tree: at.tree, Format: vmdk.SourceFormat(d.format), AllowOutside: d.allowOutside, PadShort: d.padShort, Warn: a.console.Warn,
 	})
-	return im, cli.Source(err)
+	if err != nil {
+		at.close()
+		return nil, cli.Source(err)
+	}
+	return &openDisk{im, at}, nil
 }
 
 // printJSON prints a result for programs: one object, one line.

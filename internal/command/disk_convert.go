@@ -79,23 +79,28 @@ func runDiskConvert(c *cobra.Command, a *app, o *convertOptions, in, out string)
 	if err := o.validate(out); err != nil {
 		return cli.Usage(err)
 	}
+	at, err := o.disk.volumes.locate(a, in)
+	if err != nil {
+		return err
+	}
+	defer at.close()
 	p := o.pipeline
 	p.To, p.Format, p.Counters = out, vmdk.Format(o.format), new(stream.Counters)
 	p.Source = pipeline.SourceOptions{
-		Format: vmdk.SourceFormat(o.disk.format), AllowOutside: o.disk.allowOutside, PadShort: o.disk.padShort, Warn: a.console.Warn,
+		Tree: at.tree, Under: at.under, Format: vmdk.SourceFormat(o.disk.format), AllowOutside: o.disk.allowOutside, PadShort: o.disk.padShort, Warn: a.console.Warn,
 	}
 	if out == "-" {
 		w, err := a.streamOutput()
 		if err != nil {
 			return err
 		}
-		if sameAsFile(w, in) {
+		if writesItself(w, append(at.under, in)) {
 			return cli.Usage(fmt.Errorf("%s: %w", in, pipeline.ErrSameFile))
 		}
 		p.Stdout = w
 	}
 	watch := a.console.Watch(p.Counters)
-	done, err := pipeline.Convert(c.Context(), in, p)
+	done, err := pipeline.Convert(c.Context(), at.paths[0], p)
 	took := watch.Stop()
 	switch {
 	case errors.Is(err, pipeline.ErrSameFile):
@@ -108,9 +113,6 @@ func runDiskConvert(c *cobra.Command, a *app, o *convertOptions, in, out string)
 	reportConvert(a, done, p.Counters, took)
 	return a.done()
 }
-
-// sameAsFile reports if out is the file at path.
-func sameAsFile(out any, path string) bool { return writesItself(out, []string{path}) }
 
 func reportConvert(a *app, done *pipeline.Converted, n *stream.Counters, took time.Duration) {
 	a.console.Say("summary", cli.Event{

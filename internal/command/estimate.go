@@ -36,6 +36,7 @@ type estimate struct {
 }
 
 type estimateOptions struct {
+	volumes      volumeFlags
 	source       pipeline.SourceOptions
 	sourceFormat string
 	since        string
@@ -56,6 +57,7 @@ func newEstimate(a *app) *cobra.Command {
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	addSourceFormat(c, &o.sourceFormat)
+	o.volumes.add(c)
 	return c
 }
 
@@ -63,8 +65,14 @@ func runEstimate(ctx context.Context, a *app, o *estimateOptions, path string) e
 	if err := checkSourceFormat(o.sourceFormat); err != nil {
 		return err
 	}
+	at, err := o.volumes.locate(a, path)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	o.source.Tree, o.source.Under = at.tree, at.under
 	o.source.Format, o.source.Warn, o.source.AllowInUse = vmdk.SourceFormat(o.sourceFormat), a.console.Warn, true
-	e, err := o.measure(ctx, a, path)
+	e, err := o.measure(ctx, a, at.paths[0])
 	if err != nil {
 		return cli.Source(err)
 	}

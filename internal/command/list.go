@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/vm"
 	"github.com/vmstream/vmstream/vmdk"
+	"github.com/vmstream/vmstream/vmfs"
 )
 
 const longList = `List prints the VMs under the directories, or under the current one: those with a
@@ -27,6 +27,7 @@ A VM that cannot be backed up as it is stands in the list too, with the reason.
   vmstream list --json /vmfs/volumes | jq -r 'select(.error == null) | .path'`
 
 type listOptions struct {
+	volumes      volumeFlags
 	depth        int
 	allowOutside bool
 }
@@ -38,6 +39,7 @@ func newList(a *app) *cobra.Command {
 		Long: longList + "\n\n" + exitCodes, Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error { return runList(c.Context(), a, o, args) },
 	}
+	o.volumes.add(c)
 	c.Flags().IntVar(&o.depth, "depth", 8, "levels of directories that are searched below DIR, 0 for none")
 	c.Flags().BoolVar(&o.allowOutside, "allow-outside", false, "let descriptors name files outside their directory, and devices")
 	return c
@@ -47,13 +49,24 @@ func runList(ctx context.Context, a *app, o *listOptions, dirs []string) error {
 	if o.depth < 0 {
 		return cli.Usage(fmt.Errorf("--depth %d: 0 or more", o.depth))
 	}
-	if len(dirs) == 0 {
+	switch {
+	case len(dirs) > 0:
+	case len(o.volumes.volumes) > 0:
+		dirs = []string{vmfs.Root}
+	default:
 		dirs = []string{"."}
 	}
-	if err := checkDirectories(dirs); err != nil {
+	at, err := o.volumes.locate(a, dirs...)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	dirs, tree := at.paths, disk.TreeOr(at.tree)
+	if err := checkDirectories(tree, dirs); err != nil {
 		return cli.Source(err)
 	}
-	opt := vm.ListOptions{MaxDepth: o.depth, Capacity: func(path string) (int64, error) { return capacity(path, o.allowOutside) }}
+	opt := vm.ListOptions{MaxDepth: o.depth, Capacity: func(path string) (int64, error) { return capacity(tree, path, o.allowOutside) }}
+	opt.Tree = tree
 	if o.depth == 0 {
 		opt.MaxDepth = -1
 	}
@@ -83,10 +96,10 @@ func runList(ctx context.Context, a *app, o *listOptions, dirs []string) error {
 
 // checkDirectories finds what was mistyped: what is missing further down is
 // only warned of.
-func checkDirectories(dirs []string) error {
+func checkDirectories(tree disk.Tree, dirs []string) error {
 	var errs []error
 	for _, dir := range dirs {
-		st, err := os.Stat(dir)
+		st, err := tree.Stat(dir)
 		if err == nil && !st.IsDir() {
 			err = fmt.Errorf("%s: not a directory: %w", dir, disk.ErrUnsupported)
 		}
@@ -96,8 +109,8 @@ func checkDirectories(dirs []string) error {
 }
 
 // capacity returns the capacity of the disk at path in bytes.
-func capacity(path string, allowOutside bool) (int64, error) {
-	d, err := vmdk.Open(path, vmdk.Options{Role: vmdk.RoleConfigured, AllowOutside: allowOutside})
+func capacity(tree disk.Tree, path string, allowOutside bool) (int64, error) {
+	d, err := vmdk.Open(path, vmdk.Options{Tree: tree, Role: vmdk.RoleConfigured, AllowOutside: allowOutside})
 	if err != nil {
 		return 0, err
 	}

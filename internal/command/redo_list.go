@@ -50,20 +50,27 @@ type redoPending struct {
 
 func newRedoList(a *app) *cobra.Command {
 	var f redoFlags
+	var volumes volumeFlags
 	c := &cobra.Command{
 		Use: "list [flags] DISK|VMX", Short: "List the levels of a disk",
 		Long: `List prints the levels of a disk, of every disk for a VMX, from the base up:
 what they store and change of the disk, content ids, whether a level was not
 closed by its last writer, and the space it takes. It also tells of a command
 that was interrupted. Only tables are read.` + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runRedoList(c.Context(), a, &f, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return runRedoList(c.Context(), a, &f, &volumes, args[0]) },
 	}
 	f.add(c)
+	volumes.add(c)
 	return c
 }
 
-func runRedoList(ctx context.Context, a *app, f *redoFlags, path string) error {
-	disks, err := f.findAll(a, path)
+func runRedoList(ctx context.Context, a *app, f *redoFlags, volumes *volumeFlags, path string) error {
+	at, err := volumes.locate(a, path)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	disks, err := f.findAll(a, at.tree, at.paths[0])
 	if err != nil {
 		return err
 	}

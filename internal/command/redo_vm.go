@@ -27,7 +27,7 @@ type redoDisk struct {
 
 // find returns the one disk that is meant and is going to be changed.
 func (r *redoFlags) find(a *app, path string) (*redoDisk, error) {
-	disks, err := r.findAll(a, path)
+	disks, err := r.findAll(a, nil, path)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +49,11 @@ func (r *redoFlags) find(a *app, path string) (*redoDisk, error) {
 }
 
 // findAll returns the disk at path, or those of a VM.
-func (r *redoFlags) findAll(a *app, path string) ([]redoDisk, error) {
+func (r *redoFlags) findAll(a *app, tree disk.Tree, path string) ([]redoDisk, error) {
 	if err := checkSourceFormat(r.format); err != nil {
 		return nil, err
 	}
-	o := redo.Options{Format: vmdk.SourceFormat(r.format), AllowOutside: r.allowOutside, AllowInUse: r.allowInUse, Warn: a.console.Warn}
+	o := redo.Options{Tree: tree, Format: vmdk.SourceFormat(r.format), AllowOutside: r.allowOutside, AllowInUse: r.allowInUse, Warn: a.console.Warn}
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".vmx", ".cfg":
 		disks, err := r.disksOf(a, path, o)
@@ -66,7 +66,7 @@ func (r *redoFlags) findAll(a *app, path string) ([]redoDisk, error) {
 }
 
 func (r *redoFlags) disksOf(a *app, path string, o redo.Options) ([]redoDisk, error) {
-	load := vm.LoadOptions{NoLogs: true}
+	load := vm.LoadOptions{Tree: o.Tree, NoLogs: true}
 	if !r.allowOutside { // as for a backup
 		load.Roots = vm.DefaultRoots()
 	}

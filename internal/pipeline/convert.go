@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
@@ -200,7 +201,7 @@ func (c *conversion) checkSource(path string) error {
 	if err != nil {
 		return nil // a new file
 	}
-	for _, name := range d.Info().Files {
+	for _, name := range slices.Concat(d.Info().Files, c.opt.Source.Under) {
 		if st, err := os.Stat(name); err == nil && (os.SameFile(st, to) || sameDevice(st, to)) {
 			return fmt.Errorf("%s: %w", name, ErrSameFile)
 		}

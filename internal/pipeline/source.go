@@ -11,8 +11,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +34,8 @@ type SourceOptions struct {
 	Disks        []string    // keys of the disks to take; all if empty
 	Name         string      // in place of the VM's own
 	Warn         func(string)
+	Tree         disk.Tree // where the source lies; nil stands for the operating system's files
+	Under        []string  // files and devices that Tree lies in, and that are read with it
 
 	Snapshot SnapshotOptions
 }
@@ -112,12 +114,12 @@ func OpenSource(ctx context.Context, path string, o SourceOptions) (*Source, err
 	if path == "" {
 		return openGuest(ctx, &o)
 	}
-	st, err := os.Stat(path)
+	st, err := o.Tree.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if st.IsDir() {
-		if path, err = configurationIn(path); err != nil {
+		if path, err = configurationIn(o.Tree, path); err != nil {
 			return nil, err
 		}
 	}
@@ -137,6 +139,7 @@ func OpenDisk(ctx context.Context, path string, o SourceOptions) (*Source, error
 }
 
 func (o *SourceOptions) fill() {
+	o.Tree = disk.TreeOr(o.Tree)
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
@@ -145,14 +148,16 @@ func (o *SourceOptions) fill() {
 	}
 }
 
-func configurationIn(dir string) (string, error) {
+func configurationIn(tree disk.Tree, dir string) (string, error) {
+	entries, err := disk.ReadDir(tree, dir)
+	if err != nil {
+		return "", err
+	}
 	var found []string
-	for _, pattern := range []string{"*.vmx", "*.VMX"} {
-		m, err := filepath.Glob(filepath.Join(escapeGlob(dir), pattern))
-		if err != nil {
-			return "", err
+	for _, e := range entries {
+		if strings.EqualFold(filepath.Ext(e.Name()), ".vmx") {
+			found = append(found, filepath.Join(dir, e.Name()))
 		}
-		found = append(found, m...)
 	}
 	switch len(found) {
 	case 1:
@@ -163,15 +168,17 @@ func configurationIn(dir string) (string, error) {
 	return "", fmt.Errorf("%s: there are %d .vmx files in this directory; name one of them", dir, len(found))
 }
 
-var escapeGlob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace
-
 // request returns what is asked of the provider.
 func (o *SourceOptions) request(path string, m *vm.VM) *snapshot.Request {
 	n := &o.Snapshot
+	opened := n.Opened
+	if opened != nil && len(o.Under) > 0 {
+		opened = func(key string, files []string) error { return n.Opened(key, slices.Concat(files, o.Under)) }
+	}
 	return &snapshot.Request{
 		BackupID: n.BackupID, ParentID: n.ParentID, Path: path, VM: m, Disks: o.Disks,
-		Open:       vmdk.Options{AllowOutside: o.AllowOutside, PadShort: o.PadShort, Warn: o.Warn},
-		AllowInUse: o.AllowInUse, Before: n.Before, After: n.After, Opened: n.Opened, Warn: o.Warn, Detail: n.Detail,
+		Open:       vmdk.Options{Tree: o.Tree, AllowOutside: o.AllowOutside, PadShort: o.PadShort, Warn: o.Warn},
+		AllowInUse: o.AllowInUse, Before: n.Before, After: n.After, Opened: opened, Warn: o.Warn, Detail: n.Detail,
 	}
 }
 
@@ -241,7 +248,7 @@ func openDisk(ctx context.Context, path string, o *SourceOptions) (*Source, erro
 }
 
 func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error) {
-	load := vm.LoadOptions{NoLogs: o.NoLogs, Copy: o.Copy}
+	load := vm.LoadOptions{Tree: o.Tree, NoLogs: o.NoLogs, Copy: o.Copy}
 	if !o.AllowOutside {
 		load.Roots = vm.DefaultRoots()
 	}
@@ -261,7 +268,7 @@ func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error)
 	}
 	names := fileNames{}
 	for i := range m.Files {
-		f, err := fileOf(&m.Files[i])
+		f, err := fileOf(o.Tree, &m.Files[i])
 		if err != nil {
 			return nil, err
 		}
@@ -273,24 +280,23 @@ func openVM(ctx context.Context, path string, o *SourceOptions) (*Source, error)
 
 // fileOf makes a file of a VM readable for the stream. What tells the names of
 // disks is read at once: a snapshot may change it.
-func fileOf(f *vm.File) (stream.File, error) {
+func fileOf(tree disk.Tree, f *vm.File) (stream.File, error) {
 	out := stream.File{Record: stream.FileRecord{Name: f.Name, Kind: string(f.Kind)}, Mode: 0o600}
 	size := int64(0)
-	if st, err := os.Stat(f.Path); err == nil {
+	if st, err := tree.Stat(f.Path); err == nil {
 		size = st.Size()
 		out.Record.SizeBytes, out.Mode, out.ModTime = size, int64(st.Mode().Perm()), st.ModTime()
 	}
 	path := f.Path
 	open := func() (io.ReadCloser, int64, error) {
-		r, err := disk.OpenRegular(path)
+		r, err := openRegular(tree, path)
 		if err != nil {
 			return nil, 0, err
 		}
-		st, err := r.Stat()
-		if err != nil {
-			return nil, 0, errors.Join(err, r.Close())
-		}
-		return r, st.Size(), nil
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.NewSectionReader(r, 0, r.Size()), r}, r.Size(), nil
 	}
 	out.Open = open
 	list := f.Kind == vm.FileSnapshots && strings.EqualFold(filepath.Ext(f.Name), ".vmsd")
@@ -310,4 +316,16 @@ func fileOf(f *vm.File) (stream.File, error) {
 		return io.NopCloser(bytes.NewReader(b)), int64(len(b)), nil
 	}
 	return out, nil
+}
+
+// openRegular opens a regular file of a tree.
+func openRegular(tree disk.Tree, path string) (disk.RawFile, error) {
+	f, err := tree.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if f.Device() {
+		return nil, errors.Join(fmt.Errorf("%s: not a regular file: %w", path, disk.ErrUnsupported), f.Close())
+	}
+	return f, nil
 }

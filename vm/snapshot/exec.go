@@ -216,7 +216,7 @@ func (x *execRun) create(ctx context.Context, r *Request, ts []target, s *Snapsh
 	if s.Disks, err = openAll(ts, &frozen); err != nil {
 		return nil, err
 	}
-	return watch(s.Disks)
+	return watch(nil, s.Disks)
 }
 
 func (x *execRun) runCreate(ctx context.Context) error {

@@ -32,16 +32,16 @@ func (None) Create(ctx context.Context, r *Request, _ *Entry) (*Snapshot, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkRunning(); err != nil {
+	if err := r.checkRunningOn(ctx, r.Open.Tree); err != nil {
 		return nil, err
 	}
 	s := &Snapshot{Consistency: r.consistency()}
 	if s.Disks, err = openAll(ts, r); err != nil {
 		return nil, err
 	}
-	files, err := watch(s.Disks)
+	files, err := watch(r.Open.Tree, s.Disks)
 	if err == nil && !r.AllowInUse {
-		if err = files.checkWriters(); err != nil {
+		if err = files.checkWriters(ctx); err != nil {
 			err = fmt.Errorf("%w, use a snapshot, or say --allow-in-use", err)
 		}
 	}
@@ -51,7 +51,7 @@ func (None) Create(ctx context.Context, r *Request, _ *Entry) (*Snapshot, error)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(s.Disks))
 	}
-	s.OnCheck = func(context.Context) error {
+	s.OnCheck = func(ctx context.Context) error {
 		err := files.changed()
 		switch {
 		case err != nil && r.AllowInUse:
@@ -62,7 +62,7 @@ func (None) Create(ctx context.Context, r *Request, _ *Entry) (*Snapshot, error)
 		case r.AllowInUse:
 			return nil
 		}
-		return files.checkWriters()
+		return files.checkWriters(ctx)
 	}
 	return s, nil
 }

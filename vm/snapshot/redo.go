@@ -94,7 +94,7 @@ func (p Redo) Create(ctx context.Context, r *Request, e *Entry) (*Snapshot, erro
 	if err != nil {
 		return nil, errors.Join(err, closeAll(s.Disks), e.End())
 	}
-	files, err := watch(s.Disks)
+	files, err := watch(nil, s.Disks)
 	if err == nil {
 		err = r.Moment(ctx, func(ctx context.Context) error { return rec.addAll(ctx, ts, r, e) })
 	}

@@ -3,9 +3,9 @@
 package snapshot
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/redo"
@@ -16,13 +16,15 @@ import (
 type still []stillFile
 
 type stillFile struct {
+	tree   disk.Tree
 	path   string
 	was    fs.FileInfo
 	device bool // which does not tell when it was written to
 }
 
 // watch notes the state of all files and block devices of the disks.
-func watch(disks []Disk) (still, error) {
+func watch(tree disk.Tree, disks []Disk) (still, error) {
+	tree = disk.TreeOr(tree)
 	var s still
 	for i := range disks {
 		d, ok := disks[i].Image.(*vmdk.Disk)
@@ -30,13 +32,13 @@ func watch(disks []Disk) (still, error) {
 			continue
 		}
 		for _, path := range d.Info().Files {
-			st, err := os.Stat(path)
+			st, err := tree.Stat(path)
 			if err != nil {
 				return nil, err
 			}
 			device := st.Mode().Type() == fs.ModeDevice
 			if st.Mode().IsRegular() || device {
-				s = append(s, stillFile{path, st, device})
+				s = append(s, stillFile{tree, path, st, device})
 			}
 		}
 	}
@@ -50,13 +52,13 @@ func (s still) changed() error {
 		if f.device {
 			continue
 		}
-		st, err := os.Stat(f.path)
+		st, err := f.tree.Stat(f.path)
 		if err != nil {
 			return err
 		}
 		var what string
 		switch {
-		case !os.SameFile(st, f.was):
+		case !f.tree.SameFile(st, f.was):
 			what = "was replaced"
 		case st.Size() != f.was.Size():
 			what = fmt.Sprintf("had %d bytes and has %d", f.was.Size(), st.Size())
@@ -72,10 +74,14 @@ func (s still) changed() error {
 
 // checkWriters refuses files that somebody may write to, and devices with
 // something that is mounted.
-func (s still) checkWriters() error {
+func (s still) checkWriters(ctx context.Context) error {
 	for _, f := range s {
 		check := func(path string) error { return redo.CheckWriters(path) }
-		if f.device {
+		guard, guarded := f.tree.(disk.Guard)
+		switch {
+		case guarded:
+			check = func(path string) error { return guard.CheckUse(ctx, path) }
+		case f.device:
 			check = disk.CheckUnclaimed
 		}
 		if err := check(f.path); err != nil {

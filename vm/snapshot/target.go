@@ -3,6 +3,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,6 +151,22 @@ func (r *Request) checkRunning() error {
 		return nil
 	}
 	return fmt.Errorf("%s: the VM seems to be running (%s): %w; power it off or use a snapshot, or say --allow-in-use if these are leftovers", r.Path, strings.Join(r.VM.InUse, ", "), disk.ErrInUse)
+}
+
+// checkRunningOn is checkRunning for files of a tree. One that knows who uses them knows
+// it better than names of files do: in the snapshot of a LUN, they are there for good.
+func (r *Request) checkRunningOn(ctx context.Context, tree disk.Tree) error {
+	guard, ok := tree.(disk.Guard)
+	if !ok || r.VM == nil || len(r.VM.InUse) == 0 || r.AllowInUse {
+		return r.checkRunning()
+	}
+	for _, f := range r.VM.Files {
+		if err := guard.CheckUse(ctx, f.Path); err != nil {
+			return fmt.Errorf("%s: the VM is running: %w; power it off, or read a snapshot of the LUN", r.Path, err)
+		}
+	}
+	r.Warn(fmt.Sprintf("%s: the VM was running when the volume was left or copied (%s): its disks are as after a power cut", r.Path, strings.Join(r.VM.InUse, ", ")))
+	return nil
 }
 
 // consistency of files that are taken as they are.
