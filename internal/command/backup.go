@@ -49,6 +49,12 @@ compressed in frames that zstd, lz4 and xz decompress.
   vmstream backup web01.vmx > web01.tar
   vmstream backup --codec zstd /dev/sdb | aws s3 cp - s3://bucket/sdb.tar.zst
 
+A VM on a VMFS volume is read from the LUN, or from a snapshot of it that an array has
+made, without an ESX host.
+
+  vmstream backup vmfs:/dev/sdb!/web01/web01.vmx > web01.tar
+  vmstream backup --vmfs /dev/sdb '[datastore1] web01/web01.vmx' > web01.tar
+
 With --to the stream goes elsewhere, and to several places at once if it is repeated;
 the source is read once. It is there whole or not at all: it appears when everything
 has been stored, and only then does the next increment begin. A target that ends with

@@ -24,6 +24,7 @@ const longList = `List prints the VMs under the directories, or under the curren
 A VM that cannot be backed up as it is stands in the list too, with the reason.
 
   vmstream list /vmfs/volumes/ds1
+  vmstream list --vmfs /dev/sdb
   vmstream list --json /vmfs/volumes | jq -r 'select(.error == null) | .path'`
 
 type listOptions struct {
