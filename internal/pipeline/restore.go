@@ -46,6 +46,8 @@ type RestoreOptions struct {
 	Stdout       io.Writer
 	AssumeZeroed bool // a device reads as zeros already
 
+	Volume *Volume // in place of Dir: a directory of a VMFS volume
+
 	Warn func(string)
 	Read stream.ReadOptions
 }
@@ -87,11 +89,15 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 		o.Warn = func(string) {}
 	}
 	o.Stdout = newCancelWriter(ctx, o.Stdout)
-	s := &restore{ctx: ctx, opt: o, chain: len(ins) > 1}
+	r := &restore{ctx: ctx, opt: o, chain: len(ins) > 1}
+	var s restoreSink = r
+	if o.Volume != nil {
+		s = &volumeRestore{restore: r, v: o.Volume}
+	}
 	defer s.abort()
 	var res *stream.Result
 	streams := len(ins)
-	if s.chain {
+	if r.chain {
 		var err error
 		if res, err = stream.ReadChain(ctx, inputs(ctx, ins), s, o.Read); err != nil {
 			return nil, err
@@ -101,8 +107,8 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 			o.Read.Part = partOf(ins[0])
 		}
 		all, err := ReadSeries(ctx, ins[0], s, o.Read)
-		if s.lone != nil { // the stream is at fault, not what it is restored to
-			return nil, s.lone
+		if r.lone != nil { // the stream is at fault, not what it is restored to
+			return nil, r.lone
 		}
 		if err != nil {
 			return nil, err
@@ -117,6 +123,14 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 		return nil, fmt.Errorf("%w: %w", stream.ErrTarget, err)
 	}
 	return &Restored{Result: res, Paths: paths, Streams: streams, Disks: s.restoredDisks()}, nil
+}
+
+// restoreSink is where a restore goes.
+type restoreSink interface {
+	stream.SeriesSink
+	commit() ([]string, error) // completes everything and gives it its final names
+	abort()                    // does nothing behind a commit
+	restoredDisks() []RestoredDisk
 }
 
 // restoredDisks returns the disks in the final directory.
@@ -159,9 +173,8 @@ type restoredDisk struct {
 
 // Begin decides what goes where and checks that there is room.
 func (s *restore) Begin(o *stream.Opening) error {
-	if o.Depth > 0 && !s.chain {
-		s.lone = fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
-		return s.lone
+	if err := s.refuseLone(o); err != nil {
+		return err
 	}
 	s.opening = o
 	wanted := s.opt.Disks
@@ -178,6 +191,14 @@ func (s *restore) Begin(o *stream.Opening) error {
 		return nil
 	}
 	return s.beginFile()
+}
+
+// refuseLone refuses an increment without what it is on.
+func (s *restore) refuseLone(o *stream.Opening) error {
+	if o.Depth > 0 && !s.chain {
+		s.lone = fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
+	}
+	return s.lone
 }
 
 // choose decides which disks of a stream are restored; none named means all.
