@@ -88,6 +88,7 @@ func TestScriptingDocument(t *testing.T) {
 		{"info", true, "", []string{"disk", "info", file("d.vmdk")}},
 		{"map", true, "", []string{"disk", "map", file("d.vmdk")}},
 		{"geometry", true, "", []string{"disk", "geometry", file("d.vmdk")}},
+		{"extend", true, "", []string{"disk", "extend", file("d.vmdk"), "+1M"}},
 		{"vmsnap", false, "summary", []string{"vmsnap", "--state-dir", file("state"), "-c", esx2Machine(t, 1<<20), "-d", file("backup")}},
 		{"vmres", false, "summary", []string{"vmres", "-C", file("restored"), file("backup/web01")}},
 		{"integrate", true, "", []string{"integrate", "amanda", "--dir", file("amanda"), file("d.img")}},
