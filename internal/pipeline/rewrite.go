@@ -24,7 +24,7 @@ func Rewrite(ctx context.Context, path string, sizeBytes int64, g vmdk.Geometry,
 		opt: ConvertOptions{To: path, Format: vmdk.FormatSparse, Force: true}, inPlace: true,
 		rec: src.Disks[0].Record, im: src.Disks[0].Image,
 	}
-	c.rec.CapacityBytes, c.rec.Geometry = sizeBytes, g
+	c.rec.CapacityBytes, c.rec.Geometry, c.rec.CID = sizeBytes, g, c.rec.Source.CID
 	defer c.abort()
 	if err := c.begin(ctx); err != nil {
 		return err
