@@ -126,11 +126,12 @@ func TestScriptingDocumentVMFS(t *testing.T) {
 	volume := filepath.Join(t.TempDir(), "volume.img")
 	unpackImage(t, testenv.Corpus(t, "vmfs/synthetic/a-v5-plain.img.zst"), volume)
 	for table, args := range map[string][]string{
-		"vmfsinfo":  {"info", volume},
-		"vmfsentry": {"ls", "-R", volume},
-		"vmfsstat":  {"stat", volume + "!/locked/exclusive.log"},
-		"vmfscheck": {"check", volume},
-		"vmfsmap":   {"map", volume + "!/web01/web01-flat.vmdk"},
+		"vmfsinfo":    {"info", volume},
+		"vmfsentry":   {"ls", "-R", volume},
+		"vmfsstat":    {"stat", volume + "!/locked/exclusive.log"},
+		"vmfscheck":   {"check", volume},
+		"vmfsrecover": {"recover", "--dry-run", "--drop-journals", volume},
+		"vmfsmap":     {"map", volume + "!/web01/web01-flat.vmdk"},
 	} {
 		if table == "vmfsstat" {
 			table = "vmfsentry"
