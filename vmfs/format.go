@@ -234,7 +234,7 @@ func (p *plan) pointers(n *inode) error {
 	n.layout.addrs, n.stat.AddrType = nil, zlaPointers
 	for i := range p.pbc.used {
 		b := make(fields, pointersOf4K*4)
-		for k, a := range all[i*pointersOf4K:min((i+1)*pointersOf4K, uint64(len(all)))] {
+		for k, a := range all[i*pointersOf4K : min((i+1)*pointersOf4K, uint64(len(all)))] {
 			b.put32(k*4, uint32(a))
 		}
 		at := int64(p.pbc.first)*p.o.BlockBytes + int64(p.pbc.offset+p.pbc.perGroup*p.pbc.headerBytes+i*uint64(p.pbc.bytes))
