@@ -140,30 +140,37 @@ func pointerBlocks(v *FS, length int, names ...string) []place {
 }
 
 func FuzzPartitionsMBR(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v3-bs8-mbr", fixed(place{0, 512}))
 }
 
 func FuzzPartitionsGPT(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-gpt", fixed(place{0, 512}, place{512, 512}, place{1024, 4096}))
 }
 
 func FuzzLVM(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", fixed(place{lvmHeaderAt, 1024}, place{peMapsAt, 2048}))
 }
 
 func FuzzHeader(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place { return []place{on(v, headerAt, 1024)} })
 }
 
 func FuzzHeader6(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v6-plain", func(v *FS) []place { return []place{on(v, headerAt, 1024)} })
 }
 
 func FuzzHeartbeat(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place { return []place{on(v, heartbeatsAt+1331*512, 512)} })
 }
 
 func FuzzLock(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place {
 		all := descriptorsOf(v, "locked/exclusive.log", "locked/multiwriter.log", "locked/readonly-shared.log")
 		for i := range all {
@@ -174,36 +181,48 @@ func FuzzLock(f *testing.F) {
 }
 
 func FuzzDescriptor(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place {
 		return descriptorsOf(v, ".", "web01", "web01/web01.vmx", "web01/web01-flat.vmdk", "big/pb-small.bin", "big/double-small.bin", "data/link-abs", "rdm/data-rdm.vmdk")
 	})
 }
 
 func FuzzDescriptor6(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v6-plain", func(v *FS) []place {
 		return descriptorsOf(v, ".", "web01", "web01/web01.vmx", "web01/web01-flat.vmdk", "rdm/data-rdm.vmdk")
 	})
 }
 
 func FuzzDirectory(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place { return contentsOf(v, 2*entryLen, ".", "web01", "data/sub") })
 }
 
 func FuzzDirectory6(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v6-plain", func(v *FS) []place { return contentsOf(v, 4096, ".", "web01") })
 }
 
-func FuzzTables(f *testing.F) { fuzzPlaces(f, "a-v5-plain", clusters) }
+func FuzzTables(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
+	fuzzPlaces(f, "a-v5-plain", clusters)
+}
 
-func FuzzTables6(f *testing.F) { fuzzPlaces(f, "a-v6-plain", clusters) }
+func FuzzTables6(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
+	fuzzPlaces(f, "a-v6-plain", clusters)
+}
 
 func FuzzPointers(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place {
 		return pointerBlocks(v, 4096, "big/pb-small.bin", "big/pb-sparse.bin", "big/double-small.bin")
 	})
 }
 
 func FuzzRDM(f *testing.F) {
+	f.Add(uint8(0), uint16(4), []byte{0xff, 0xff})
 	fuzzPlaces(f, "a-v5-plain", func(v *FS) []place {
 		all := descriptorsOf(v, "rdm/data-rdm.vmdk", "rdm/data-rdmp.vmdk")
 		for i := range all {
