@@ -4,13 +4,14 @@ package vmfs
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,8 +211,7 @@ func TestTreeUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var notes []string
-	tree, err := NewTree([]*FS{f}, func(s string) { notes = append(notes, s) })
+	tree, err := NewTree([]*FS{f}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,19 +235,48 @@ func TestTreeUse(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if !slices.ContainsFunc(notes, func(s string) bool { return strings.Contains(s, "looking for") }) {
-		t.Errorf("notes: %q", notes)
-	}
 }
 
-// TestTreeUseStopped does not wait when nobody wants to know any more.
+// TestTreeUseStopped tells that it waits, and does not when nobody wants to know any more.
 func TestTreeUseStopped(t *testing.T) {
 	tree := openTree(t, devicesOf(t, loadExpected(t, "a-v5-plain")))
+	var notes []string
+	tree.note = func(s string) { notes = append(notes, s) }
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := tree.CheckUse(ctx, "/vmfs/volumes/datastore1/locked/exclusive.log"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "looking for 20s") {
+		t.Errorf("notes: %q", notes)
+	}
+}
+
+// TestTreeTogether reads a volume from several goroutines.
+func TestTreeTogether(t *testing.T) {
+	x := loadExpected(t, "a-v5-plain")
+	tree := openTree(t, devicesOf(t, x))
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range x.Entries {
+				e := &x.Entries[i]
+				if e.Type != "file" || e.SHA256 == "" || e.Size > 1<<20 {
+					continue
+				}
+				f, err := tree.Open(path.Join(Root, "datastore1", e.name()))
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				sum := sha256.New()
+				if _, err := io.Copy(sum, io.NewSectionReader(f, 0, f.Size())); err != nil || hex.EncodeToString(sum.Sum(nil)) != e.SHA256 {
+					t.Errorf("%s: another content, %v", e.name(), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestTreeStatNow tells what a descriptor says now, not what it said.

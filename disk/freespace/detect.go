@@ -14,6 +14,8 @@ type kind struct {
 	read func(v *volume, free *spanSet) (string, error)
 }
 
+const lvmKind = "LVM"
+
 // signature is what tells a kind.
 type signature struct {
 	at    int
@@ -26,12 +28,12 @@ type signature struct {
 func signatures() []signature {
 	return []signature{
 		{1024 + 0x38, "\x53\xEF", kind{"ext", readExt}},
-		{0, "XFSB", kind{name: "xfs"}},
+		{0, "XFSB", kind{"xfs", readXFS}},
 		{3, "NTFS    ", kind{"ntfs", readNTFS}},
 		{0, "LUKS\xBA\xBE", kind{name: "LUKS"}},
 		{0x10040, "_BHRfS_M", kind{name: "btrfs"}},
 		{4096 - 10, "SWAPSPACE2", kind{name: "swap"}},
-		{512, "LABELONE", kind{name: "LVM"}},
+		{512, "LABELONE", kind{name: lvmKind}},
 		{1024, "\x10\x20\xF5\xF2", kind{name: "f2fs"}},
 		{0, "\xFC\x4E\x2B\xA9", kind{name: "md"}},
 		{4096, "\xFC\x4E\x2B\xA9", kind{name: "md"}},

@@ -64,6 +64,7 @@ type finder struct {
 type area struct {
 	name   string
 	pieces []piece
+	inner  bool // a logical volume
 }
 
 // piece is a range of a disk that is a range of a volume.
@@ -109,6 +110,9 @@ func (f *finder) volume(a area) error {
 	v := &volume{ctx: f.ctx, im: f.im, area: a}
 	kind, err := detect(v)
 	out.Kind = kind.name
+	if err == nil && kind.name == lvmKind && !a.inner {
+		return f.logical(v, out)
+	}
 	var found spanSet
 	if err == nil && kind.read != nil {
 		var name string
@@ -129,6 +133,27 @@ func (f *finder) volume(a area) error {
 		out.Reason = "no file system that is known here"
 	}
 	f.m.Volumes = append(f.m.Volumes, out)
+	return nil
+}
+
+// logical looks at the logical volumes on one.
+func (f *finder) logical(v *volume, out Volume) error {
+	areas, err := logicalVolumes(v)
+	var no *refusal
+	if err != nil && !errors.As(err, &no) {
+		return err
+	}
+	out.Reason = "what is in no plain logical volume"
+	if no != nil {
+		out.Reason = no.Error()
+	}
+	f.m.Volumes = append(f.m.Volumes, out)
+	for i := range areas {
+		areas[i].inner = true
+		if err := f.volume(areas[i]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
