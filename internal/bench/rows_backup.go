@@ -45,6 +45,7 @@ func (b *bench) plans() []plan {
 		{"sparse-1TiB", b.sparseDisk},
 		{"vmfs", b.vmfs},
 		{"vmfs-backup", b.vmfsBackup},
+		{"skip-free", b.skipFree},
 		{"redo-commit", b.redoCommit},
 		{"increment", b.increment},
 		{"merge", b.merge},
