@@ -1,0 +1,226 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package tape
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// readBytes is how much a read of a tape whose blocks are not known asks for. Many
+// host adapters take no more.
+const readBytes = 1 << 20
+
+// volume is the tape in the drive, as it was found or written.
+type volume struct {
+	drive drive
+	label *record // nil: blank or of others
+	last  *record // the newest trailer, or the label: it has the directory
+	blank bool
+	// end is the position behind last, where the next stream begins; -1 if the drive
+	// does not tell positions.
+	end int64
+}
+
+// inspect finds out what the tape in a drive is.
+func inspect(d drive, o *options) (*volume, error) {
+	v := &volume{drive: d}
+	if err := d.do(opRewind, 1); err != nil {
+		return nil, err
+	}
+	if err := d.do(opSetBlock, 0); err != nil {
+		if err2 := d.do(opSetBlock, o.block); err2 != nil { // one that has fixed blocks only
+			return nil, errors.Join(err, err2)
+		}
+	}
+	b, err := readRecord(d, readBytes)
+	if errors.Is(err, errSmall) { // longer than all that can be a label
+		return v, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the label: %w; what cannot be read is overwritten with relabel=1", err)
+	}
+	if len(b) == 0 {
+		s, err := d.status()
+		v.blank = s.endOfData
+		return v, err
+	}
+	r, err := parseRecord(b)
+	if errors.Is(err, errNoRecord) || err == nil && r.trailer {
+		return v, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.label, v.last = r, r
+	if err := v.setBlock(); err != nil {
+		return nil, err
+	}
+	return v, v.findEnd()
+}
+
+// setBlock sets the drive to the volume's blocks.
+func (v *volume) setBlock() error {
+	n := 0
+	if v.label.Fixed {
+		n = v.label.BlockBytes
+	}
+	return v.drive.do(opSetBlock, n)
+}
+
+// readRecord reads a tape file that may be a label or a trailer, or the first block
+// of one that is none. bytes is how much a read asks for.
+func readRecord(d drive, bytes int) ([]byte, error) {
+	buffer := aligned(bytes)
+	var all []byte
+	for {
+		n, err := d.read(buffer)
+		if err != nil || n == 0 {
+			return all, err
+		}
+		all = append(all, buffer[:n]...)
+		if !isRecord(all) || len(all) > 2*maxRecordBytes {
+			return all, nil
+		}
+	}
+}
+
+// lookBack is how many tape files behind the last trailer something that was cut short
+// can have left: a stream, a part of its trailer, and an empty one.
+const lookBack = 4
+
+// findEnd finds the last trailer. What is behind it was never committed.
+func (v *volume) findEnd() error {
+	for n := range lookBack {
+		if err := v.drive.do(opEnd, 1); err != nil {
+			return err
+		}
+		err := v.drive.do(opBack, n+2)
+		if errors.Is(err, errIO) { // there are not as many filemarks: the label is all
+			return v.toLabel()
+		}
+		if err != nil {
+			return err
+		}
+		b, err := readRecord(v.drive, v.readSize())
+		if err != nil && !errors.Is(err, errSmall) {
+			return fmt.Errorf("look for the last trailer: %w", err)
+		}
+		r, err := parseRecord(b)
+		if err == nil && r.trailer && r.Set == v.label.Set && r.Volume == v.label.Volume {
+			v.last = r
+			return v.noteEnd()
+		}
+	}
+	return fmt.Errorf("volume %d of %s: none of the last %d tape files is a trailer: this tape was written by something else, too", v.label.Volume, v.label.Set, lookBack)
+}
+
+// readSize is a length for reads that every block of the volume fits.
+func (v *volume) readSize() int {
+	n := v.label.BlockBytes
+	return max(readBytes/n, 1) * n
+}
+
+func (v *volume) toLabel() error {
+	if err := v.drive.do(opRewind, 1); err != nil {
+		return err
+	}
+	if err := v.drive.do(opSpace, 1); err != nil {
+		return err
+	}
+	return v.noteEnd()
+}
+
+// noteEnd has the next stream begin here.
+func (v *volume) noteEnd() error {
+	p, err := v.drive.position()
+	if err != nil {
+		p = -1 // it is found by counting filemarks
+	}
+	v.end = p
+	return nil
+}
+
+// toEnd goes where the next stream begins.
+func (v *volume) toEnd() error {
+	if v.end >= 0 && v.end < 1<<31 {
+		return v.drive.do(opSeek, int(v.end))
+	}
+	return v.toFile(v.last.File + 1)
+}
+
+// toFile goes to the beginning of a tape file.
+func (v *volume) toFile(n int) error {
+	if err := v.drive.do(opRewind, 1); err != nil || n == 0 {
+		return err
+	}
+	return v.drive.do(opSpace, n)
+}
+
+// full reports if the volume has ended within a stream.
+func (v *volume) full() bool {
+	n := len(v.last.Streams)
+	return v.last.trailer && n > 0 && v.last.Streams[n-1].Continued && v.last.Streams[n-1].lastVolume() == v.label.Volume
+}
+
+func (e *entry) lastVolume() int { return e.Parts[len(e.Parts)-1].Volume }
+
+// writeLabel begins the volume anew.
+func (v *volume) writeLabel(r *record) error {
+	if err := v.drive.do(opRewind, 1); err != nil {
+		return err
+	}
+	v.label, v.last, v.blank = r, r, false
+	if err := v.setBlock(); err != nil {
+		return fmt.Errorf("%w; does the drive take blocks of %d bytes?", err, r.BlockBytes)
+	}
+	if err := v.writeRecord(r); err != nil {
+		return fmt.Errorf("write the label: %w", err)
+	}
+	return v.noteEnd()
+}
+
+// writeTrailer writes a trailer behind the file that has just ended.
+func (v *volume) writeTrailer(r *record) error {
+	if err := v.writeRecord(r); err != nil {
+		return fmt.Errorf("write the trailer: %w", err)
+	}
+	v.last = r
+	return v.noteEnd()
+}
+
+// writeRecord writes a record as a tape file, also behind the early warning.
+func (v *volume) writeRecord(r *record) error {
+	b, err := r.encode()
+	if err != nil {
+		return err
+	}
+	block := v.label.BlockBytes
+	if v.label.Fixed {
+		b = append(b, make([]byte, (block-len(b)%block)%block)...)
+	}
+	buffer := aligned(block)
+	for r := bytes.NewReader(b); r.Len() > 0; {
+		n, _ := r.Read(buffer) // it has some
+		if err := inZone(func() error { _, err := v.drive.write(buffer[:n]); return err }); err != nil {
+			return err
+		}
+	}
+	return v.mark()
+}
+
+// mark writes a filemark, and with it everything before to the tape.
+func (v *volume) mark() error {
+	return inZone(func() error { return v.drive.do(opMark, 1) })
+}
+
+// inZone does something that writes behind the early warning: every other time the
+// driver only says again that the end is near.
+func inZone(f func() error) error {
+	err := f()
+	if errors.Is(err, errEnd) {
+		err = f()
+	}
+	return err
+}

@@ -1,0 +1,315 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package tape
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vmstream/vmstream/sinks"
+)
+
+// chunkBytes is about how much goes through the queue at once.
+const chunkBytes = 256 << 10
+
+// Create begins a stream behind the last one. It labels a blank tape.
+func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (sinks.Writer, error) {
+	if err := checkKey(key); err != nil {
+		return nil, fmt.Errorf("tape: %w", err)
+	}
+	if o.Keep || o.Resume {
+		return nil, unsupported("going on with what was kept")
+	}
+	v, err := s.claim(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{s: s, v: v, overwrite: o.Overwrite, entry: entry{Key: key, ID: o.ID, Stream: rand.Text(), Size: -1}}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	if err := w.begin(); err != nil {
+		w.cancel(nil)
+		var d drive
+		if w.v != nil {
+			d = w.v.drive
+		}
+		return nil, errors.Join(fmt.Errorf("tape: %s: %w", s.path, err), s.done(nil, d))
+	}
+	return w, nil
+}
+
+// writer writes a stream. What the drive does happens in a goroutine of its own, which
+// has everything from v on to itself until running ends.
+type writer struct {
+	s         *sink
+	ctx       context.Context //nolint:containedctx // it bounds the writing
+	cancel    context.CancelCauseFunc
+	overwrite bool
+	q         *queue
+	chunk     []byte // being filled
+	fixed     bool
+	block     int
+	written   int64
+	ended     bool
+	running   chan struct{}
+
+	v        *volume
+	entry    entry
+	position int64 // before the part being written; -1 if the drive does not tell
+	blocks   int64 // in it
+	part     int64 // bytes in it
+	used     int64 // on the volume
+	err      error // how the goroutine has ended
+}
+
+// begin goes to where the stream begins, and starts the goroutine.
+func (w *writer) begin() error {
+	if err := w.prepare(); err != nil {
+		return err
+	}
+	if len(w.v.last.Streams) >= maxStreams {
+		return fmt.Errorf("the directory of this set is full, with %d streams: begin another", maxStreams)
+	}
+	if old := w.v.last.committed().named(w.entry.Key, 0); old != nil && !w.overwrite {
+		return fmt.Errorf("%q is stream %d of %s: %w", old.Key, old.Number, w.v.label.Name, sinks.ErrExists)
+	}
+	w.entry.Number = 1
+	if n := len(w.v.last.Streams); n > 0 {
+		w.entry.Number = w.v.last.Streams[n-1].Number + 1
+	}
+	if err := w.v.toEnd(); err != nil {
+		return err
+	}
+	w.beginPart()
+	w.fixed, w.block = w.v.label.Fixed, w.v.label.BlockBytes
+	w.q = newQueue(w.s.buffer, w.block*max(chunkBytes/w.block, 1))
+	w.s.show(w.v.last)
+	context.AfterFunc(w.ctx, func() { w.q.fail(context.Cause(w.ctx)) })
+	w.running = make(chan struct{})
+	go w.run()
+	return nil
+}
+
+// prepare makes the tape one that can be written to.
+func (w *writer) prepare() error {
+	v, s := w.v, w.s
+	switch {
+	case s.relabel && !s.relabeled, v.blank:
+		s.relabeled = true
+		return v.writeLabel(s.newLabel())
+	case v.label == nil:
+		return fmt.Errorf("%w: relabel=1 writes over what is there", errForeign)
+	case v.full():
+		return w.change(w.v.last.Streams, nil)
+	case !v.last.trailer && v.label.Continues != nil: // what was begun here has no end
+		r := *v.label
+		r.Continues, r.Written = nil, time.Now().UTC().Truncate(time.Second)
+		return v.writeLabel(&r)
+	}
+	return nil
+}
+
+func (s *sink) newLabel() *record {
+	return &record{
+		Format: formatVersion, Set: rand.Text(), Name: s.label, Volume: 1, BlockBytes: s.block, Fixed: s.fixed,
+		Written: time.Now().UTC().Truncate(time.Second), Streams: []entry{},
+	}
+}
+
+func (w *writer) beginPart() {
+	w.position, w.blocks, w.part, w.used = w.v.end, 0, 0, w.v.last.UsedBytes
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.ended {
+		return 0, errEnded
+	}
+	total := len(p)
+	for len(p) > 0 {
+		if w.chunk == nil {
+			c, err := w.q.take(&w.q.free, false)
+			if err != nil {
+				return total - len(p), w.failure(err)
+			}
+			w.chunk = c[:0]
+		}
+		n := min(len(p), cap(w.chunk)-len(w.chunk))
+		w.chunk = append(w.chunk, p[:n]...)
+		p = p[n:]
+		w.written += int64(n)
+		if len(w.chunk) == cap(w.chunk) {
+			w.q.put(&w.q.full, w.chunk)
+			w.chunk = nil
+		}
+	}
+	return total, nil
+}
+
+var errEnded = errors.New("tape: the writer has ended")
+
+func (w *writer) failure(err error) error {
+	return fmt.Errorf("tape: %s: %q: %w", w.s.path, w.entry.Key, err)
+}
+
+// run writes chunks to the tape until there are no more.
+func (w *writer) run() {
+	defer close(w.running)
+	for {
+		c, err := w.q.take(&w.q.full, true)
+		if errors.Is(err, errQueueEnded) {
+			return
+		}
+		if err == nil {
+			err = w.writeChunk(c)
+		}
+		if err != nil {
+			w.err = err
+			w.q.fail(err)
+			return
+		}
+		w.q.put(&w.q.free, c[:cap(c)])
+	}
+}
+
+// writeChunk writes a chunk, on more than one volume if need be.
+func (w *writer) writeChunk(c []byte) error {
+	for len(c) > 0 {
+		n := len(c)
+		if !w.fixed {
+			n = min(n, w.block)
+		}
+		m, err := w.writeBlocks(c[:n])
+		w.count(int64(m))
+		c = c[m:]
+		if errors.Is(err, errEnd) {
+			err = w.nextVolume()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeBlocks writes one block, or several fixed ones.
+func (w *writer) writeBlocks(p []byte) (int, error) {
+	if c := w.s.capacity; c > 0 && w.used+int64(len(p)) > c {
+		return 0, errEnd
+	}
+	n, err := w.v.drive.write(p)
+	if errors.Is(err, errArgument) || errors.Is(err, errBusy) {
+		err = fmt.Errorf("%w; the host adapter may not take blocks of %d bytes", err, len(p))
+	}
+	return n, err
+}
+
+func (w *writer) count(bytes int64) {
+	if bytes == 0 {
+		return
+	}
+	w.part, w.used = w.part+bytes, w.used+bytes
+	if w.fixed {
+		w.blocks += bytes / int64(w.block)
+	} else {
+		w.blocks++
+	}
+}
+
+// endPart ends the tape file, and compares what the drive says it has.
+func (w *writer) endPart() error {
+	if err := w.v.mark(); err != nil {
+		return err
+	}
+	w.entry.Parts = append(w.entry.Parts, part{Volume: w.v.label.Volume, File: w.v.last.File + 1, Bytes: w.part})
+	p, err := w.v.drive.position()
+	if err != nil || w.position < 0 {
+		return nil //nolint:nilerr // this drive does not tell
+	}
+	if want := w.position + w.blocks + 1; p != want {
+		return fmt.Errorf("the drive has %d blocks of %d: it has lost some", p-w.position-1, w.blocks)
+	}
+	return nil
+}
+
+// trailer is the record behind the part that has just ended.
+func (w *writer) trailer() *record {
+	r := *w.v.label
+	r.trailer, r.Continues, r.File = true, nil, w.v.last.File+2
+	r.Written, r.UsedBytes = time.Now().UTC().Truncate(time.Second), w.used
+	w.entry.Stored = r.Written
+	r.Streams = append(append([]entry{}, w.v.last.Streams...), w.entry)
+	return &r
+}
+
+// nextVolume ends this volume and goes on with the next one.
+func (w *writer) nextVolume() error {
+	if len(w.entry.Parts)+1 == maxParts {
+		return fmt.Errorf("a stream on more than %d volumes", maxParts)
+	}
+	if err := w.endPart(); err != nil {
+		return fmt.Errorf("at the end of volume %d: %w", w.v.label.Volume, err)
+	}
+	before := w.v.last.Streams
+	w.entry.Continued = true
+	if err := w.v.writeTrailer(w.trailer()); err != nil {
+		return fmt.Errorf("at the end of volume %d: %w", w.v.label.Volume, err)
+	}
+	c := &continuation{Stream: w.entry.Stream, Number: w.entry.Number}
+	for _, p := range w.entry.Parts {
+		c.Bytes += p.Bytes
+	}
+	if err := w.change(before, c); err != nil {
+		return err
+	}
+	w.entry.Continued = false
+	w.beginPart()
+	return nil
+}
+
+// change has the next volume of the set put in, and labels it.
+func (w *writer) change(streams []entry, c *continuation) error {
+	old := w.v
+	w.s.tellAlerts(old.drive)
+	next := *old.label
+	next.Volume, next.Continues, next.Streams = old.label.Volume+1, c, streams
+	if next.Volume > maxParts {
+		return fmt.Errorf("a set of more than %d volumes", maxParts)
+	}
+	w.v = nil
+	v, err := w.s.changeTo(w.ctx, old, wanted{next.Set, next.Name, next.Volume, true}, func(v *volume) error {
+		return w.s.usable(v, &next)
+	})
+	if err != nil {
+		return err
+	}
+	w.v = v
+	if v.label != nil && v.last.trailer && v.label.Set == next.Set { // it has streams already
+		return nil
+	}
+	next.Written = time.Now().UTC().Truncate(time.Second)
+	if err := v.writeLabel(&next); err != nil {
+		return err
+	}
+	return nil
+}
+
+// usable refuses a tape that must not become, or is not, the next volume.
+func (s *sink) usable(v *volume, next *record) error {
+	switch {
+	case v.blank:
+		return nil
+	case v.label == nil && !s.relabel:
+		return errForeign
+	case v.label == nil:
+		return nil
+	case v.label.Set == next.Set && v.label.Volume == next.Volume && (!v.last.trailer || next.Continues == nil && !v.full()):
+		return nil
+	case v.label.Set == next.Set:
+		return fmt.Errorf("it is volume %d of this set", v.label.Volume)
+	case s.relabel:
+		return nil
+	}
+	return fmt.Errorf("it is volume %d of another set, %s (%s)", v.label.Volume, v.label.Name, v.label.Set)
+}
