@@ -45,7 +45,7 @@ func (s *sink) openWaiting(ctx context.Context, writing bool, until time.Time) (
 		}
 		if !told {
 			told = true
-			s.log.Info("waiting for a tape", "drive", s.path, "until", until.Format(time.RFC3339))
+			s.log.Warn("waiting for a tape", "drive", s.path, "until", until.Format(time.RFC3339))
 		}
 		select {
 		case <-time.After(s.poll):

@@ -104,7 +104,8 @@ func (r *record) encode() ([]byte, error) {
 		add(labelName, append(text, '\n'))
 		add(readmeName, []byte(r.readme()))
 	}
-	return b.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, w.Close())
+	return b.Bytes(), err
 }
 
 // readme tells how the tape is read without vmstream.

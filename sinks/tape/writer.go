@@ -15,6 +15,10 @@ import (
 // chunkBytes is about how much goes through the queue at once.
 const chunkBytes = 256 << 10
 
+// fixedBytes is about how much is written to the drive at once in fixed blocks. It may
+// all go into the zone behind the early warning, in which the trailer has to fit, too.
+const fixedBytes = 64 << 10
+
 // Create begins a stream behind the last one. It labels a blank tape.
 func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (sinks.Writer, error) {
 	if err := checkKey(key); err != nil {
@@ -123,8 +127,11 @@ func (w *writer) beginPart() {
 }
 
 func (w *writer) Write(p []byte) (int, error) {
-	if w.ended {
+	switch {
+	case w.ended:
 		return 0, errEnded
+	case w.ctx.Err() != nil:
+		return 0, w.failure(context.Cause(w.ctx))
 	}
 	total := len(p)
 	for len(p) > 0 {
@@ -176,10 +183,11 @@ func (w *writer) run() {
 // writeChunk writes a chunk, on more than one volume if need be.
 func (w *writer) writeChunk(c []byte) error {
 	for len(c) > 0 {
-		n := len(c)
-		if !w.fixed {
-			n = min(n, w.block)
+		n := w.block
+		if w.fixed {
+			n *= max(fixedBytes/w.block, 1)
 		}
+		n = min(n, len(c))
 		m, err := w.writeBlocks(c[:n])
 		w.count(int64(m))
 		c = c[m:]
