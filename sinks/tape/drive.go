@@ -76,7 +76,6 @@ type status struct {
 	protected bool // against writing
 	beginning bool // the tape is at its beginning
 	endOfData bool // a read has met the end of data
-	file      int  // files before this place; -1 if the driver does not know
 	blockSize int  // of fixed blocks; 0: variable
 }
 

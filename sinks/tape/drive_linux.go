@@ -171,7 +171,7 @@ func (d *device) status() (status, error) {
 	return status{
 		online: m.gstat&gstatOnline != 0, protected: m.gstat&gstatProtected != 0,
 		beginning: m.gstat&gstatBeginning != 0, endOfData: m.gstat&gstatEndOfData != 0,
-		file: int(m.fileno), blockSize: int(m.dsreg & 0xffffff),
+		blockSize: int(m.dsreg & 0xffffff),
 	}, nil
 }
 

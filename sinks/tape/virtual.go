@@ -40,6 +40,7 @@ type virtual struct {
 	unmarked bool // the last thing done was writing a block
 	warned   bool // the next write says errEnd
 	eod      bool // a read has met the end of data
+	wrote    bool // nothing else was done since something was written
 	faults   *faults
 }
 
@@ -102,6 +103,9 @@ func (v *virtual) read(p []byte) (int, error) {
 	if v.block > 0 && len(p)%v.block != 0 {
 		return 0, errArgument
 	}
+	if v.wrote {
+		return 0, errIO
+	}
 	n := 0
 	for n < len(p) {
 		if v.at == len(v.tap.blocks) {
@@ -114,12 +118,12 @@ func (v *virtual) read(p []byte) (int, error) {
 			}
 			return n, nil
 		}
+		if v.block > 0 && int(b.length) != v.block {
+			return n, orIO(n)
+		}
 		v.at++
 		if v.block == 0 && int(b.length) > len(p) {
 			return 0, errSmall
-		}
-		if v.block > 0 && int(b.length) != v.block {
-			return 0, errIO
 		}
 		m, err := v.tap.load(b, p[n:])
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -130,6 +134,14 @@ func (v *virtual) read(p []byte) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// orIO is an error unless something was read before.
+func orIO(n int) error {
+	if n == 0 {
+		return errIO
+	}
+	return nil
 }
 
 // atEndOfData is what a read gives there: nothing once, and an error the next time.
@@ -167,6 +179,7 @@ func (v *virtual) write(p []byte) (int, error) {
 	if err := v.tap.cut(v.at); err != nil {
 		return 0, fmt.Errorf("%w: %w", errIO, err)
 	}
+	v.wrote = true
 	size := len(p)
 	if v.block > 0 {
 		size = v.block
@@ -197,15 +210,9 @@ func (v *virtual) inZone() bool {
 
 func (v *virtual) status() (status, error) {
 	if v.tap == nil {
-		return status{file: -1}, nil
+		return status{}, nil
 	}
-	s := status{online: true, protected: v.config.Protected, beginning: v.at == 0, endOfData: v.eod, blockSize: v.block}
-	for _, b := range v.tap.blocks[:v.at] {
-		if b.length == tapMark {
-			s.file++
-		}
-	}
-	return s, nil
+	return status{online: true, protected: v.config.Protected, beginning: v.at == 0, endOfData: v.eod, blockSize: v.block}, nil
 }
 
 func (v *virtual) position() (int64, error) {

@@ -38,7 +38,7 @@ func (v *virtual) run(op operation, count int) error {
 	if err := v.finish(); err != nil {
 		return err
 	}
-	v.warned, v.eod = false, false
+	v.warned, v.eod, v.wrote = false, false, false
 	switch op {
 	case opRewind:
 		v.at = 0
@@ -70,10 +70,10 @@ func (v *virtual) mark(count int) error {
 	if err := v.tap.cut(v.at); err != nil {
 		return fmt.Errorf("%w: %w", errIO, err)
 	}
-	v.unmarked = false
+	v.unmarked, v.wrote = false, true
 	for range count {
 		if v.beyond(markCost) {
-			return errEnd
+			return errIO // as the driver says it
 		}
 		if err := v.tap.append(nil); err != nil {
 			return fmt.Errorf("%w: %w", errIO, err)
