@@ -149,7 +149,7 @@ func (v *virtual) atEndOfData(n int) (int, error) {
 	if n > 0 {
 		return n, nil
 	}
-	if v.eod {
+	if v.eod || v.at == 0 { // also on a blank tape
 		return 0, errIO
 	}
 	v.eod = true

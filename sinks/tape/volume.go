@@ -38,13 +38,12 @@ func inspect(d drive, o *options) (*volume, error) {
 	if errors.Is(err, errSmall) { // longer than all that can be a label
 		return v, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the label: %w; what cannot be read is overwritten with relabel=1", err)
+	if errors.Is(err, errIO) && isBlank(d) {
+		v.blank = true
+		return v, nil
 	}
-	if len(b) == 0 {
-		s, err := d.status()
-		v.blank = s.endOfData
-		return v, err
+	if err != nil {
+		return nil, fmt.Errorf("read the label: %w", err)
 	}
 	r, err := parseRecord(b)
 	if errors.Is(err, errNoRecord) || err == nil && r.trailer {
@@ -58,6 +57,16 @@ func inspect(d drive, o *options) (*volume, error) {
 		return nil, err
 	}
 	return v, v.findEnd()
+}
+
+// isBlank finds out if a read has failed because nothing was ever written: data ends
+// where the tape begins then.
+func isBlank(d drive) bool {
+	if d.do(opEnd, 1) != nil {
+		return false
+	}
+	p, err := d.position()
+	return err == nil && p == 0
 }
 
 // setBlock sets the drive to the volume's blocks.
