@@ -87,7 +87,7 @@ func parse(t sinks.Target) (*options, error) {
 	if err != nil {
 		return nil, err
 	}
-	if path == "" || strings.ContainsRune(path, 0) || strings.HasPrefix(path, "//") {
+	if path == "" || strings.ContainsFunc(path, isControl) || strings.HasPrefix(path, "//") {
 		return nil, fmt.Errorf("%q: write tape:/dev/nst0", path)
 	}
 	given, err := sinks.ParseOptions(t.Scheme, query, targetOptions)
@@ -120,8 +120,8 @@ func parseKey(given map[string]string) (string, error) {
 		switch {
 		case !ok:
 			continue
-		case v == "":
-			return "", fmt.Errorf("%s: it is empty", name)
+		case v == "" || strings.ContainsFunc(v, isControl):
+			return "", fmt.Errorf("%s=%q: it is empty, or has control characters", name, v)
 		case name == "key":
 			key = v
 			if err := checkKey(strings.TrimSuffix(v, "/")); err != nil {
@@ -152,12 +152,14 @@ func parseFile(s string) (int, error) {
 	return n, nil
 }
 
+func isControl(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }
+
 // checkKey refuses keys that a directory cannot have.
 func checkKey(key string) error {
 	switch {
 	case key == "" || len(key) > maxName:
 		return fmt.Errorf("key of %d bytes: from 1 to %d", len(key), maxName)
-	case strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }):
+	case strings.ContainsFunc(key, isControl):
 		return fmt.Errorf("key %q has control characters, or is not UTF-8", key)
 	case strings.HasPrefix(key, fileForm), strings.HasPrefix(key, idForm):
 		return fmt.Errorf("key %q has the form of an option", key)

@@ -82,45 +82,29 @@ func (r *reader) find(key string) (sinks.Info, int, error) {
 		if f, ok := strings.CutPrefix(key, fileForm); ok {
 			n, err = parseFile(f)
 		}
-		if err != nil || n < 0 || r.v.blank {
-			return sinks.Info{}, 0, fmt.Errorf("%w: it has no label of vmstream", r.s.notThere(key))
+		switch {
+		case r.v.blank:
+			return sinks.Info{}, 0, fmt.Errorf("%w; the tape is blank", r.s.notThere(key))
+		case err != nil || n < 0:
+			return sinks.Info{}, 0, fmt.Errorf("%w; %w, its files are read with file=0, file=1 and so on", r.s.notThere(key), errForeign)
 		}
 		return sinks.Info{Key: key, SizeBytes: -1}, n, nil
 	}
 	e := r.v.last.named(key, r.v.label.Volume)
+	if key == "" {
+		e = r.v.last.only()
+	}
 	if e == nil {
-		return sinks.Info{}, 0, r.s.notThere(key)
+		return sinks.Info{}, 0, fmt.Errorf("%w; there are %s", r.s.notThere(key), r.v.last.names())
 	}
 	r.want = *e
-	return e.info(), e.Parts[0].File, nil
+	info := e.info()
+	info.Key = key // as it was asked for
+	return info, e.Parts[0].File, nil
 }
 
 func (r *reader) failure(err error) error {
-	return fmt.Errorf("tape: %s: %q: %w", r.s.path, r.key, err)
-}
-
-// toVolume has a volume of the set put in, unless it is there.
-func (r *reader) toVolume(n int) error {
-	label := r.v.label
-	if label.Volume == n {
-		return nil
-	}
-	old := r.v
-	r.v = nil
-	v, err := r.s.changeTo(r.ctx, old, wanted{label.Set, label.Name, n, false}, func(v *volume) error {
-		switch {
-		case v.label == nil:
-			return errForeign
-		case v.label.Set != label.Set || v.label.Volume != n:
-			return fmt.Errorf("it is volume %d of %s (%s)", v.label.Volume, v.label.Name, v.label.Set)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	r.v = v
-	return nil
+	return fmt.Errorf("tape: %q: %w", r.key, err)
 }
 
 // run reads chunks from the tape until the stream has ended. The last one is held
@@ -159,14 +143,6 @@ func (r *reader) run() {
 	}
 }
 
-// padding is how much more was read than the stream has.
-func (r *reader) padding() int64 {
-	if r.want.Stream == "" || r.want.Size < 0 {
-		return 0
-	}
-	return r.got - r.want.Size
-}
-
 // fill reads into c what there is room for. In variable mode a block has to fit.
 func (r *reader) fill(c []byte) (int, error) {
 	total := 0
@@ -191,79 +167,6 @@ func (r *reader) fill(c []byte) (int, error) {
 		}
 	}
 	return total, nil
-}
-
-// checkPadding fails if more was read than the stream has, and it cannot be padding.
-func (r *reader) checkPadding() error {
-	pad := r.padding()
-	if pad > 0 && (!r.v.label.Fixed || pad >= int64(r.v.label.BlockBytes)) {
-		return fmt.Errorf("there is more than its %d bytes: %w", r.want.Size, io.ErrUnexpectedEOF)
-	}
-	return nil
-}
-
-// endOfFile is called at a filemark. It gives io.EOF if the stream has ended, and goes
-// to the next volume if there is more.
-func (r *reader) endOfFile() error {
-	if r.want.Stream == "" {
-		return io.EOF
-	}
-	if r.want.Size < 0 {
-		if err := r.look(); err != nil {
-			return err
-		}
-	}
-	switch {
-	case r.want.Size >= 0 && r.got >= r.want.Size:
-		return r.orEnd(r.checkPadding())
-	case r.v.label.Volume >= r.want.lastVolume() && !r.want.Continued:
-		return fmt.Errorf("%d bytes of %d are there: %w", r.got, r.want.Size, io.ErrUnexpectedEOF)
-	}
-	return r.nextVolume()
-}
-
-func (*reader) orEnd(err error) error {
-	if err != nil {
-		return err
-	}
-	return io.EOF
-}
-
-// nextVolume goes to where the stream goes on.
-func (r *reader) nextVolume() error {
-	was := r.v.label
-	next := was.Volume + 1
-	if err := r.toVolume(next); err != nil {
-		return err
-	}
-	c := r.v.label.Continues
-	switch {
-	case c == nil || c.Stream != r.want.Stream:
-		return fmt.Errorf("volume %d does not go on with it: it was never stored to its end, or the volume was written over: %w", next, io.ErrUnexpectedEOF)
-	case c.Bytes != r.got:
-		return fmt.Errorf("volume %d goes on at byte %d, and %d bytes were read: %w", next, c.Bytes, r.got, io.ErrUnexpectedEOF)
-	case r.v.label.BlockBytes != was.BlockBytes || r.v.label.Fixed != was.Fixed:
-		return fmt.Errorf("volume %d has other blocks: %w", next, io.ErrUnexpectedEOF)
-	}
-	return r.v.toFile(1)
-}
-
-// look reads the trailer behind the file, which says if the stream ends here.
-func (r *reader) look() error {
-	b, err := readRecord(r.v.drive, r.v.readSize())
-	if err != nil {
-		return fmt.Errorf("read its trailer: %w", err)
-	}
-	t, err := parseRecord(b)
-	if err != nil {
-		return fmt.Errorf("it has no trailer: %w: %w", err, io.ErrUnexpectedEOF)
-	}
-	e := t.find(func(e *entry) bool { return e.Stream == r.want.Stream })
-	if e == nil || t.Set != r.v.label.Set {
-		return fmt.Errorf("the trailer is of another stream: %w", io.ErrUnexpectedEOF)
-	}
-	r.want = *e
-	return nil
 }
 
 var errClosed = errors.New("tape: the reader is closed")

@@ -224,13 +224,3 @@ func (e *entry) check() error {
 	}
 	return nil
 }
-
-// find returns the newest stream for which is holds, or nil.
-func (r *record) find(is func(*entry) bool) *entry {
-	for i := len(r.Streams) - 1; i >= 0; i-- {
-		if is(&r.Streams[i]) {
-			return &r.Streams[i]
-		}
-	}
-	return nil
-}

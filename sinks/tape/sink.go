@@ -55,7 +55,7 @@ func (s *sink) volume(ctx context.Context, writing bool) (*volume, error) {
 	v, err := inspect(d, s.options)
 	if err != nil {
 		s.tellAlerts(d)
-		return nil, errors.Join(fmt.Errorf("tape: %s: %w", s.path, err), d.close())
+		return nil, errors.Join(fmt.Errorf("tape: %w", err), d.close())
 	}
 	s.vol, s.writable = v, writing
 	return v, nil
@@ -76,7 +76,7 @@ func (s *sink) claim(ctx context.Context, writing bool) (*volume, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used != "" {
-		return nil, fmt.Errorf("tape: %s: a stream is being %s: %w", s.path, s.used, errBusy)
+		return nil, fmt.Errorf("tape: a stream is being %s: %w", s.used, errBusy)
 	}
 	v, err := s.volume(ctx, writing)
 	if err != nil {
@@ -126,26 +126,10 @@ func (s *sink) directory(ctx context.Context) (*record, error) {
 	case v.blank:
 		return nil, nil
 	}
-	return nil, fmt.Errorf("tape: %s: %w; its files are read with file=0, file=1 and so on", s.path, errForeign)
+	return nil, fmt.Errorf("tape: %w; its files are read with file=0, file=1 and so on", errForeign)
 }
 
 var errForeign = errors.New("this tape has no label of vmstream")
-
-func (e *entry) info() sinks.Info {
-	return sinks.Info{Key: e.Key, SizeBytes: e.Size, Modified: e.Stored, Version: e.Stream}
-}
-
-// named finds what a key means.
-func (r *record) named(key string, volume int) *entry {
-	if id, ok := strings.CutPrefix(key, idForm); ok {
-		return r.find(func(e *entry) bool { return e.ID == id })
-	}
-	if f, ok := strings.CutPrefix(key, fileForm); ok {
-		n, err := parseFile(f)
-		return r.find(func(e *entry) bool { return err == nil && e.Parts[0] == part{volume, n, e.Parts[0].Bytes} })
-	}
-	return r.find(func(e *entry) bool { return e.Key == key })
-}
 
 func (s *sink) Stat(ctx context.Context, key string) (sinks.Info, error) {
 	r, err := s.directory(ctx)
@@ -154,22 +138,16 @@ func (s *sink) Stat(ctx context.Context, key string) (sinks.Info, error) {
 	}
 	if r != nil {
 		if e := r.committed().named(key, r.Volume); e != nil {
-			return e.info(), nil
+			info := e.info()
+			info.Key = key // as it was asked for
+			return info, nil
 		}
 	}
 	return sinks.Info{}, s.notThere(key)
 }
 
 func (s *sink) notThere(key string) error {
-	return fmt.Errorf("tape: %s: %q: %w", s.path, key, sinks.ErrNotExist)
-}
-
-// committed is the record without streams that go on with the next volume: if they
-// have an end is not known here.
-func (r *record) committed() *record {
-	c := *r
-	c.Streams = slices.DeleteFunc(slices.Clone(r.Streams), func(e entry) bool { return e.Continued })
-	return &c
+	return fmt.Errorf("tape: %q: %w", key, sinks.ErrNotExist)
 }
 
 func (s *sink) List(ctx context.Context, prefix string) iter.Seq2[sinks.Info, error] {
