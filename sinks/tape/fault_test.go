@@ -280,3 +280,54 @@ func filesOf(t *testing.T, path string) [][]byte {
 	}
 	return all
 }
+
+// TestUnreadableLabel has a tape be written over only if that is asked for.
+func TestUnreadableLabel(t *testing.T) {
+	dir := virtualDir(t, "")
+	s, _ := openTarget(t, "tape:"+dir)
+	mustPut(t, s, "a", []byte("a"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = openTarget(t, "tape:"+dir)
+	s.faults = nth("read", 1, errIO, false)
+	if err := put(t, s, "b", nil, sinks.CreateOptions{}); !errors.Is(err, errIO) {
+		t.Errorf("got %v", err)
+	}
+	mustGet(t, s, "a", []byte("a"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = openTarget(t, "tape:"+dir+"?relabel=1")
+	s.faults = nth("read", 1, errIO, false)
+	mustPut(t, s, "b", []byte("b"))
+	if got := keys(t, s); !slices.Equal(got, []string{"b 1"}) {
+		t.Errorf("list has %q", got)
+	}
+}
+
+// TestUnreadableTrailer has what was committed not be written over because it cannot be
+// read now.
+func TestUnreadableTrailer(t *testing.T) {
+	dir := virtualDir(t, "")
+	s, _ := openTarget(t, "tape:"+dir)
+	mustPut(t, s, "a", []byte("a"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]*faults{
+		"its block": nth("read", 3, errIO, false), "its filemark": nth("read", 4, errIO, false), // two reads are of the label
+		"space to the end": nth(opEnd.String(), 1, errIO, false), "space back": nth(opBack.String(), 1, errIO, false),
+	} {
+		s, _ = openTarget(t, "tape:"+dir)
+		s.faults = f
+		if err := put(t, s, "b", nil, sinks.CreateOptions{}); !errors.Is(err, errIO) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _ = openTarget(t, "tape:"+dir)
+	mustGet(t, s, "a", []byte("a"))
+}

@@ -77,7 +77,7 @@ func (r *reader) begin(key string) (sinks.Info, error) {
 
 // find finds the stream in the directory, and the tape file that it begins with.
 func (r *reader) find(key string) (sinks.Info, int, error) {
-	if r.v.label == nil {
+	if !r.v.known() {
 		n, err := -1, error(nil)
 		if f, ok := strings.CutPrefix(key, fileForm); ok {
 			n, err = parseFile(f)
@@ -86,7 +86,7 @@ func (r *reader) find(key string) (sinks.Info, int, error) {
 		case r.v.blank:
 			return sinks.Info{}, 0, fmt.Errorf("%w; the tape is blank", r.s.notThere(key))
 		case err != nil || n < 0:
-			return sinks.Info{}, 0, fmt.Errorf("%w; %w, its files are read with file=0, file=1 and so on", r.s.notThere(key), errForeign)
+			return sinks.Info{}, 0, fmt.Errorf("%w; %w, its files are read with file=0, file=1 and so on", r.s.notThere(key), r.v.foreign())
 		}
 		return sinks.Info{Key: key, SizeBytes: -1}, n, nil
 	}
@@ -143,16 +143,17 @@ func (r *reader) run() {
 	}
 }
 
-// fill reads into c what there is room for. In variable mode a block has to fit.
+// fill reads into c what there is room for.
 func (r *reader) fill(c []byte) (int, error) {
 	total := 0
-	for total < len(c) {
-		if r.v.label != nil && !r.v.label.Fixed && len(c)-total < r.v.label.BlockBytes || r.v.label == nil && total > 0 {
-			break
+	for {
+		p := r.room(c[total:])
+		if len(p) == 0 || r.want.Stream == "" && total > 0 {
+			return total, nil
 		}
-		n, err := r.v.drive.read(c[total:])
+		n, err := r.v.drive.read(p)
 		if errors.Is(err, errSmall) {
-			err = fmt.Errorf("%w: it is longer than %d bytes", err, len(c)-total)
+			err = fmt.Errorf("%w: it is longer than %d bytes", err, len(p))
 		}
 		if err != nil {
 			return total, err
@@ -166,7 +167,21 @@ func (r *reader) fill(c []byte) (int, error) {
 			return total, err
 		}
 	}
-	return total, nil
+}
+
+// room is what to ask the drive for: one block where they have lengths of their own.
+func (r *reader) room(c []byte) []byte {
+	if r.want.Stream == "" || r.v.label.Fixed {
+		return c
+	}
+	n := int64(r.v.label.BlockBytes)
+	if int64(len(c)) < n {
+		return nil
+	}
+	if left := r.want.Size - r.got; r.want.Size >= 0 && left > 0 {
+		n = min(n, left)
+	}
+	return c[:n]
 }
 
 var errClosed = errors.New("tape: the reader is closed")

@@ -17,8 +17,8 @@ func (r *reader) toVolume(n int) error {
 	r.v = nil
 	v, err := r.s.changeTo(r.ctx, old, wanted{label.Set, label.Name, n, false}, func(v *volume) error {
 		switch {
-		case v.label == nil:
-			return errForeign
+		case !v.known():
+			return v.foreign()
 		case v.label.Set != label.Set || v.label.Volume != n:
 			return fmt.Errorf("it is volume %d of %s (%s)", v.label.Volume, v.label.Name, v.label.Set)
 		}
@@ -96,7 +96,7 @@ func (r *reader) nextVolume() error {
 
 // look reads the trailer behind the file, which says if the stream ends here.
 func (r *reader) look() error {
-	b, err := readRecord(r.v.drive, r.v.readSize())
+	b, err := readRecord(r.v.drive, r.v.recordSize())
 	if err != nil {
 		return fmt.Errorf("read its trailer: %w", err)
 	}

@@ -121,12 +121,12 @@ func (s *sink) directory(ctx context.Context) (*record, error) {
 		return nil, err
 	}
 	switch {
-	case v.label != nil:
+	case v.known():
 		return v.last, nil
 	case v.blank:
 		return nil, nil
 	}
-	return nil, fmt.Errorf("tape: %w; its files are read with file=0, file=1 and so on", errForeign)
+	return nil, fmt.Errorf("tape: %w; its files are read with file=0, file=1 and so on", v.foreign())
 }
 
 var errForeign = errors.New("this tape has no label of vmstream")

@@ -16,8 +16,11 @@ const readBytes = 1 << 20
 type volume struct {
 	drive drive
 	label *record // nil: blank or of others
-	last  *record // the newest trailer, or the label: it has the directory
+	last  *record // the newest trailer, or the label: it has the directory; as label
 	blank bool
+	// unread is why label or last trailer could not be read. Nothing is written then
+	// but a new label.
+	unread error
 	// end is the position behind last, where the next stream begins; -1 if the drive
 	// does not tell positions.
 	end int64
@@ -42,6 +45,10 @@ func inspect(d drive, o *options) (*volume, error) {
 		v.blank = true
 		return v, nil
 	}
+	if errors.Is(err, errIO) { // it can be written over, if that is asked for
+		v.unread = fmt.Errorf("read the label: %w", err)
+		return v, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the label: %w", err)
 	}
@@ -56,8 +63,16 @@ func inspect(d drive, o *options) (*volume, error) {
 	if err := v.setBlock(); err != nil {
 		return nil, err
 	}
-	return v, v.findEnd()
+	if err := v.findEnd(); errors.Is(err, errIO) || errors.Is(err, errNoTrailer) {
+		v.unread = err
+	} else if err != nil {
+		return nil, err
+	}
+	return v, nil
 }
+
+// known reports if label and directory are there.
+func (v *volume) known() bool { return v.label != nil && v.unread == nil }
 
 // isBlank finds out if a read has failed because nothing was ever written: data ends
 // where the tape begins then.
@@ -67,6 +82,14 @@ func isBlank(d drive) bool {
 	}
 	p, err := d.position()
 	return err == nil && p == 0
+}
+
+// foreign is the error of a tape that is not known.
+func (v *volume) foreign() error {
+	if v.unread != nil {
+		return v.unread
+	}
+	return errForeign
 }
 
 // setBlock sets the drive to the volume's blocks.
@@ -106,13 +129,13 @@ func (v *volume) findEnd() error {
 			return err
 		}
 		err := v.drive.do(opBack, n+2)
-		if errors.Is(err, errIO) { // there are not as many filemarks: the label is all
+		if errors.Is(err, errIO) && v.atBeginning() { // there are not as many filemarks: the label is all
 			return v.toLabel()
 		}
 		if err != nil {
 			return err
 		}
-		b, err := readRecord(v.drive, v.readSize())
+		b, err := readRecord(v.drive, v.recordSize())
 		if err != nil && !errors.Is(err, errSmall) {
 			return fmt.Errorf("look for the last trailer: %w", err)
 		}
@@ -122,13 +145,29 @@ func (v *volume) findEnd() error {
 			return v.noteEnd()
 		}
 	}
-	return fmt.Errorf("volume %d of %s: none of the last %d tape files is a trailer: this tape was written by something else, too", v.label.Volume, v.label.Set, lookBack)
+	return fmt.Errorf("volume %d of %s: %w", v.label.Volume, v.label.Set, errNoTrailer)
 }
 
-// readSize is a length for reads that every block of the volume fits.
+var errNoTrailer = fmt.Errorf("none of the last %d tape files is a trailer: this tape was written by something else, too", lookBack)
+
+// atBeginning reports if the tape is at its beginning.
+func (v *volume) atBeginning() bool {
+	s, err := v.drive.status()
+	return err == nil && s.beginning
+}
+
+// readSize is a length for reads of streams: a block, or several fixed ones.
 func (v *volume) readSize() int {
-	n := v.label.BlockBytes
-	return max(readBytes/n, 1) * n
+	return v.label.BlockBytes * max(readBytes/v.label.BlockBytes, 1)
+}
+
+// recordSize is one for labels and trailers. A drive answers more than there is in a
+// block of its own length with an error and the block, which takes time.
+func (v *volume) recordSize() int {
+	if v.label.Fixed {
+		return v.readSize()
+	}
+	return v.recordBlock()
 }
 
 func (v *volume) toLabel() error {
@@ -154,7 +193,14 @@ func (v *volume) noteEnd() error {
 // toEnd goes where the next stream begins.
 func (v *volume) toEnd() error {
 	if v.end >= 0 && v.end < 1<<31 {
-		return v.drive.do(opSeek, int(v.end))
+		err := v.drive.do(opSeek, int(v.end))
+		if err != nil {
+			return err
+		}
+		if p, err := v.drive.position(); err != nil || p != v.end {
+			return fmt.Errorf("the drive is at %d and not at %d, where the next stream begins: %w", p, v.end, errors.Join(errIO, err))
+		}
+		return nil
 	}
 	return v.toFile(v.last.File + 1)
 }
@@ -180,7 +226,7 @@ func (v *volume) writeLabel(r *record) error {
 	if err := v.drive.do(opRewind, 1); err != nil {
 		return err
 	}
-	v.label, v.last, v.blank = r, r, false
+	v.label, v.last, v.blank, v.unread = r, r, false, nil
 	if err := v.setBlock(); err != nil {
 		return fmt.Errorf("%w; does the drive take blocks of %d bytes?", err, r.BlockBytes)
 	}
@@ -205,10 +251,8 @@ func (v *volume) writeRecord(r *record) error {
 	if err != nil {
 		return err
 	}
-	block := v.label.BlockBytes
-	if v.label.Fixed {
-		b = append(b, make([]byte, (block-len(b)%block)%block)...)
-	}
+	block := v.recordBlock()
+	b = append(b, make([]byte, (block-len(b)%block)%block)...) // whole blocks, which all drives read the same
 	buffer := aligned(block)
 	for r := bytes.NewReader(b); r.Len() > 0; {
 		n, _ := r.Read(buffer) // it has some
@@ -217,6 +261,17 @@ func (v *volume) writeRecord(r *record) error {
 		}
 	}
 	return v.mark()
+}
+
+// recordBytes is the length of the blocks of labels and trailers, unless those of the
+// volume are shorter or fixed. Short ones need little room behind the early warning.
+const recordBytes = 16 << 10
+
+func (v *volume) recordBlock() int {
+	if v.label.Fixed {
+		return v.label.BlockBytes
+	}
+	return min(v.label.BlockBytes, recordBytes)
 }
 
 // mark writes a filemark, and with it everything before to the tape.

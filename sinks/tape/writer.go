@@ -103,8 +103,8 @@ func (w *writer) prepare() error {
 	case s.relabel && !s.relabeled, v.blank:
 		s.relabeled = true
 		return v.writeLabel(s.newLabel())
-	case v.label == nil:
-		return fmt.Errorf("%w: relabel=1 writes over what is there", errForeign)
+	case !v.known():
+		return fmt.Errorf("%w: relabel=1 writes over what is there", v.foreign())
 	case v.full():
 		return w.change(w.v.last.Streams, nil)
 	case !v.last.trailer && v.label.Continues != nil: // what was begun here has no end

@@ -75,7 +75,7 @@ func (w *writer) change(streams []entry, c *continuation) error {
 		return err
 	}
 	w.v = v
-	if v.label != nil && v.last.trailer && v.label.Set == next.Set { // it has streams already
+	if v.known() && v.last.trailer && v.label.Set == next.Set { // it has streams already
 		return nil
 	}
 	next.Written = time.Now().UTC().Truncate(time.Second)
@@ -90,9 +90,9 @@ func (s *sink) usable(v *volume, next *record) error {
 	switch {
 	case v.blank:
 		return nil
-	case v.label == nil && !s.relabel:
-		return errForeign
-	case v.label == nil:
+	case !v.known() && (!s.relabel || v.label != nil && v.label.Set == next.Set):
+		return v.foreign()
+	case !v.known():
 		return nil
 	case v.label.Set == next.Set && v.label.Volume == next.Volume && (!v.last.trailer || next.Continues == nil && !v.full()):
 		return nil
