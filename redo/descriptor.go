@@ -101,6 +101,9 @@ func checkEdited(path string, text []byte, changes map[string]string) error {
 		keyHint: d.ParentFileNameHint, keyLongContentID: d.DDBValue(keyLongContentID),
 	}
 	for k, v := range changes {
+		if _, ok := reads[k]; !ok {
+			reads[k] = d.DDBValue(k)
+		}
 		if reads[k] != v && (k != keyLongContentID || reads[k] != "") {
 			return &disk.FormatError{
 				File: path, Format: "vmdk descriptor", Field: k, Offset: -1, Err: disk.ErrMismatch,

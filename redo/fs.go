@@ -55,6 +55,20 @@ func (osFS) Create(path, like string) (File, error) {
 	return f, nil
 }
 
+// CopyOwner gives a file the permissions and, as far as possible, the owner of the file like.
+func CopyOwner(path, like string) (err error) {
+	st, err := os.Stat(like)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	takeOwner(f, st)
+	return errors.Join(f.Chmod(st.Mode().Perm()), f.Close())
+}
+
 // Open opens a file for writing.
 func (osFS) Open(path string) (File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

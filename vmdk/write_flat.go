@@ -64,6 +64,15 @@ func (s *CreateSpec) flat() (name string, text []byte, err error) {
 	return name, text, err
 }
 
+// FlatDescriptor returns the descriptor of a new disk of format flat or vmfs, and the name of
+// its extent, for a file system that the files of Create cannot be on.
+func FlatDescriptor(spec CreateSpec) (extent string, text []byte, err error) {
+	if err := spec.check(); err != nil || spec.Format == FormatRaw || !spec.Format.Adopts() {
+		return "", nil, errors.Join(fmt.Errorf("vmdk: descriptor of %s, format %s: %w", spec.Name, spec.Format, disk.ErrUnsupported), err)
+	}
+	return spec.flat()
+}
+
 // Adopts reports if the data of a disk of this format is a raw file, so that
 // Adopt can make one.
 func (f Format) Adopts() bool { return f == FormatRaw || f == FormatFlat || f == FormatVMFS }

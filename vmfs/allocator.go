@@ -54,6 +54,18 @@ func (a *allocator) cluster(n uint64) (b fields, at int64, err error) {
 	return h[clusterMeta:], s.offset + clusterMeta, nil
 }
 
+// free returns how many resources are free.
+func (a *allocator) free() (n uint64, err error) {
+	for c := range a.clusters() {
+		b, _, err := a.cluster(c)
+		if err != nil {
+			return 0, err
+		}
+		n += uint64(min(b.u32(8), clusterBitmapLen*8))
+	}
+	return n, nil
+}
+
 // take takes n resources, those of one cluster in ascending order. Either all are taken
 // or none.
 func (a *allocator) take(n int) ([]uint64, error) {

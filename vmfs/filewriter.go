@@ -174,6 +174,24 @@ func (x *FileWriter) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// SetName gives the file another name than the one it was created with, until Close. That
+// has to be free then, in a directory that is there.
+func (x *FileWriter) SetName(name string) { x.name = name }
+
+// ZeroAt makes n bytes at off zero; they keep the blocks they have. A last part of a
+// sector may be counted whole.
+func (x *FileWriter) ZeroAt(off, n int64) error {
+	b := make([]byte, min(n, x.n.layout.unit))
+	for n > 0 {
+		part := min(n, x.n.layout.unit-off%x.n.layout.unit)
+		if _, err := x.WriteAt(b[:part], off); err != nil {
+			return err
+		}
+		off, n = off+part, n-part
+	}
+	return nil
+}
+
 func (x *FileWriter) write(p []byte, off int64) error {
 	l := &x.n.layout
 	if l.resident {

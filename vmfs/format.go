@@ -170,13 +170,20 @@ func (p *plan) files() error {
 		if name != "" {
 			entries = append(entries, dirEntry{s.Type, s.Address, 1, name})
 		}
-		return p.m.write(p.h.newDescriptor(n, 0), s.Offset)
+		blocks := uint32(0)
+		if s.AddrType == zlaPointers {
+			blocks = uint32(len(n.layout.addrs))
+		}
+		return p.m.write(p.h.newDescriptor(n, blocks), s.Offset)
 	}
 	files := map[uint64]*inode{5: p.systemFile(0, uint64(p.h.fdcStart()/p.o.BlockBytes), p.h.fdcStart())}
 	names := map[uint64]string{5: ".vh.sf"}
 	for _, t := range p.all {
 		files[t.number] = p.systemFile(t.first, (uint64(t.fileBytes())+uint64(p.o.BlockBytes)-1)/uint64(p.o.BlockBytes), t.fileBytes())
 		names[t.number] = t.name
+	}
+	if err := p.pointers(files[numberFBB]); err != nil {
+		return err
 	}
 	for number := uint64(1); number <= numberPB2; number++ {
 		if files[number] == nil {
@@ -215,6 +222,28 @@ func (p *plan) files() error {
 		return err
 	}
 	return system(0, "", root)
+}
+
+// pointers puts the addresses of a file that has too many for its descriptor into pointer
+// blocks, the first ones.
+func (p *plan) pointers(n *inode) error {
+	if p.pbc.used == 0 {
+		return nil
+	}
+	all := n.layout.addrs
+	n.layout.addrs, n.stat.AddrType = nil, zlaPointers
+	for i := range p.pbc.used {
+		b := make(fields, pointersOf4K*4)
+		for k, a := range all[i*pointersOf4K : min((i+1)*pointersOf4K, uint64(len(all)))] {
+			b.put32(k*4, uint32(a))
+		}
+		at := int64(p.pbc.first)*p.o.BlockBytes + int64(p.pbc.offset+p.pbc.perGroup*p.pbc.headerBytes+i*uint64(p.pbc.bytes))
+		if err := p.m.write(b, at); err != nil {
+			return err
+		}
+		n.layout.addrs = append(n.layout.addrs, resourceID{index: i}.address(kindPointers))
+	}
+	return nil
 }
 
 func (p *plan) systemFile(first, n uint64, size int64) *inode {

@@ -21,6 +21,7 @@ type plan struct {
 	all    []*newTable // in the order of their blocks
 	fdc    *newTable
 	fbb    *newTable
+	pbc    *newTable
 	sbc    *newTable
 	root   uint64 // its file block
 	blocks uint64 // file blocks that are in use
@@ -101,7 +102,7 @@ func newUUID(t time.Time) UUID {
 	return u
 }
 
-// Most resources of system files that have no pointer blocks, as those of hosts.
+// Most resources of system files, as those of hosts.
 const (
 	maxFormatFiles     = 128000
 	maxFormatPointers  = 64000
@@ -123,7 +124,7 @@ func (p *plan) layOut() error {
 	}
 	p.fdc = table(".fdc.sf", numberFDC, lockTypeFDC, 32, p.h.fdBytes(), min(1024+gib*32, maxFormatFiles))
 	p.fbb = table(".fbb.sf", numberFBB, lockTypeFBB, 200, 0, nBlocks)
-	table(".pbc.sf", numberPBC, lockTypePBC, 16, 4096, min(64+nBlocks/512, maxFormatPointers))
+	p.pbc = table(".pbc.sf", numberPBC, lockTypePBC, 16, 4096, min(64+nBlocks/512, maxFormatPointers))
 	subs, perCluster := min(1024+gib*16, maxFormatSub3), uint64(16)
 	if p.o.Generation == VMFS5 {
 		subs, perCluster = min(2048+gib*64, maxFormatSubBlocks), 64
@@ -138,7 +139,10 @@ func (p *plan) layOut() error {
 	for _, t := range p.all {
 		t.first = next
 		n := (uint64(t.fileBytes()) + uint64(bs) - 1) / uint64(bs)
-		if n > uint64(p.h.fdPlaces().arrayLen) {
+		if direct := uint64(p.h.fdPlaces().arrayLen); t == p.fbb && n > direct {
+			p.pbc.used = (n + pointersOf4K - 1) / pointersOf4K
+		}
+		if n > uint64(p.h.fdPlaces().arrayLen) && (t != p.fbb || p.pbc.used > p.pbc.perCluster) {
 			return fmt.Errorf("VMFS: a volume of %d bytes with blocks of %d needs a %s of %d bytes, which is too long: take larger blocks, or a smaller volume: %w", size, bs, t.name, t.fileBytes(), disk.ErrUnsupported)
 		}
 		next += n
@@ -153,6 +157,9 @@ func (p *plan) layOut() error {
 	}
 	return nil
 }
+
+// pointersOf4K is how many addresses a pointer block has.
+const pointersOf4K = 4096 / 4
 
 // groups is how many groups of clusters a table has, clusters how many clusters.
 func (t *newTable) clusters() uint64 { return (t.total + t.perCluster - 1) / t.perCluster }

@@ -71,6 +71,7 @@ func TestFormat(t *testing.T) {
 		{FormatOptions{Label: "datastore1"}, []int64{over + pe + 511}, 0},
 		{FormatOptions{Generation: VMFS5}, []int64{over + 4*pe, over + pe}, 0},
 		{FormatOptions{Generation: VMFS5}, []int64{4 << 40}, 0},
+		{FormatOptions{Generation: VMFS5}, []int64{15 << 40, 15 << 40, 15 << 40, 15 << 40, 4 << 40}, 0}, // .fbb.sf has a pointer block
 	}
 	for _, test := range tests {
 		t.Run(fmt.Sprintf("%v-%d-%d", test.o.Generation, test.o.BlockBytes>>20, len(test.sizes)), func(t *testing.T) {

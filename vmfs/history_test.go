@@ -25,7 +25,7 @@ func (m memory) WriteAt(p []byte, off int64) (int, error) {
 
 // copied is a device that can be changed.
 func (m memory) copied() memory {
-	c := memory{&image{m.size, map[int64][]byte{}}}
+	c := memory{&image{size: m.size, chunks: map[int64][]byte{}}}
 	for at, b := range m.chunks {
 		c.chunks[at] = slices.Clone(b)
 	}
@@ -194,7 +194,7 @@ func TestHistory(t *testing.T) {
 	for _, g := range []Generation{VMFS3, VMFS5} {
 		t.Run(g.String(), func(t *testing.T) {
 			const size = dataAt + peBytes
-			blank := memory{&image{size, map[int64][]byte{}}}
+			blank := memory{&image{size: size, chunks: map[int64][]byte{}}}
 			devices := []WriteDevice{{Name: "memory", RW: blank, SizeBytes: size}}
 			if err := Format(t.Context(), devices, FormatOptions{Generation: g}); err != nil {
 				t.Fatal(err)

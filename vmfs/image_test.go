@@ -3,15 +3,15 @@
 package vmfs
 
 import (
+	"bytes"
 	"io"
 	"maps"
 	"os"
-	"slices"
+	"sync"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
@@ -19,6 +19,7 @@ import (
 type image struct {
 	size   int64
 	chunks map[int64][]byte
+	own    map[int64]bool // chunks that no clone has, too
 }
 
 const chunkBytes = 64 << 10
@@ -47,26 +48,32 @@ func (m *image) write(p []byte, off int64) {
 		in := off % chunkBytes
 		n := int(min(int64(len(p)), chunkBytes-in))
 		c := m.chunks[off/chunkBytes]
-		if c == nil {
-			c = make([]byte, chunkBytes)
+		if !m.own[off/chunkBytes] {
+			own := make([]byte, chunkBytes)
+			copy(own, c)
+			c = own
 			m.chunks[off/chunkBytes] = c
+			if m.own == nil {
+				m.own = map[int64]bool{}
+			}
+			m.own[off/chunkBytes] = true
 		}
 		copy(c[in:], p[:n])
 		p, off = p[n:], off+int64(n)
 	}
 }
 
-// clone returns an image that can be changed.
-func (m *image) clone() *image { return &image{m.size, maps.Clone(m.chunks)} }
+// clone returns an image that can be changed; it costs what changes then.
+func (m *image) clone() *image {
+	if m.own != nil { // others may make clones of it at the same time
+		m.own = nil
+	}
+	return &image{size: m.size, chunks: maps.Clone(m.chunks)}
+}
 
 // patched is a clone with other bytes at an offset.
 func (m *image) patched(b []byte, off int64) *image {
 	c := m.clone()
-	for at := off / chunkBytes; at <= (off+int64(len(b))-1)/chunkBytes; at++ {
-		if c.chunks[at] != nil {
-			c.chunks[at] = slices.Clone(c.chunks[at])
-		}
-	}
 	c.write(b, off)
 	return c
 }
@@ -74,10 +81,10 @@ func (m *image) patched(b []byte, off int64) *image {
 func readImage(tb testing.TB, r io.Reader) *image {
 	tb.Helper()
 	m := &image{chunks: map[int64][]byte{}}
-	b := make([]byte, chunkBytes)
+	b, zeros := make([]byte, chunkBytes), make([]byte, chunkBytes)
 	for {
 		n, err := io.ReadFull(r, b)
-		if !disk.IsZero(b[:n]) {
+		if !bytes.Equal(b[:n], zeros[:n]) { // fast with the race detector, too
 			m.write(b[:n], m.size)
 		}
 		m.size += int64(n)
@@ -90,8 +97,14 @@ func readImage(tb testing.TB, r io.Reader) *image {
 	}
 }
 
+// unpacked has the images that were unpacked before: some have gigabytes of zeros.
+var unpacked sync.Map
+
 func unpackImage(tb testing.TB, name string) *image {
 	tb.Helper()
+	if m, ok := unpacked.Load(name); ok {
+		return m.(*image).clone()
+	}
 	f, err := os.Open(testenv.Corpus(tb, "vmfs/synthetic/"+name))
 	if err != nil {
 		tb.Fatal(err)
@@ -102,5 +115,8 @@ func unpackImage(tb testing.TB, name string) *image {
 		tb.Fatal(err)
 	}
 	defer z.Close()
-	return readImage(tb, z)
+	m := readImage(tb, z)
+	m.own = nil
+	unpacked.Store(name, m)
+	return m.clone()
 }

@@ -90,6 +90,8 @@ type Slot struct {
 	Owner      UUID   `json:"owner"`
 	Journal    uint32 `json:"journal"` // address of the host's journal, 0 if it has none
 	IP         string `json:"ip,omitempty"`
+
+	state uint32
 }
 
 // The states of a slot. There is another one, of slots whose journal is replayed.
@@ -147,7 +149,8 @@ func (f *FS) slot(b fields, index int, at int64) (Slot, error) {
 	s := Slot{
 		Index: index, Address: uint64(at), Generation: b.u64(0x0C), StampUS: b.u64(0x14), Owner: b.uuid(0x1C), Journal: b.u32(0x2C), IP: b.text(0x36, 46),
 	}
-	switch state := b.u32(0); state {
+	s.state = b.u32(0)
+	switch s.state {
 	case slotFree, 0: // 0: what was never formatted
 	default:
 		s.InUse = true // also what is not known: somebody has something to do with it

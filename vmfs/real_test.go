@@ -3,72 +3,22 @@
 package vmfs
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash/adler32"
 	"io"
-	"os"
 	"testing"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
-// unpackReal expands the image of a volume that an ESX host has made. Its README in the
-// corpus describes the container.
+// unpackReal expands the image of a volume that an ESX host has made.
 func unpackReal(tb testing.TB) *image {
 	tb.Helper()
-	b, err := os.ReadFile(testenv.Corpus(tb, "vmfs/vmfs3-331-real.vmfsimg"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if !bytes.HasPrefix(b, []byte("VMFSIMG\x02")) {
-		tb.Fatal("not such an image")
-	}
-	r := bufio.NewReader(bytes.NewReader(b[8:]))
 	m := &image{chunks: map[int64][]byte{}}
-	sum := adler32.New()
-	block := make([]byte, 512)
-	for {
-		op, err := r.ReadByte()
-		if err == io.EOF {
-			return m
-		}
-		var n uint64
-		if err == nil && op != 0x7f {
-			n, err = binary.ReadUvarint(r)
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-		switch op {
-		case 0:
-			clear(block)
-			if _, err := io.ReadFull(r, block[:n*4]); err != nil {
-				tb.Fatal(err)
-			}
-			m.write(block, m.size)
-			m.size += 512
-			sum.Write(block)
-		case 1:
-			clear(block)
-			for range n + 1 {
-				sum.Write(block)
-			}
-			m.size += 512 * int64(n+1)
-		case 0x7f:
-			var want [4]byte
-			if _, err := io.ReadFull(r, want[:]); err != nil || binary.LittleEndian.Uint32(want[:]) != sum.Sum32() {
-				tb.Fatalf("checksum %08x, want %x: %v", sum.Sum32(), want, err)
-			}
-		default:
-			tb.Fatalf("opcode %d", op)
-		}
-	}
+	m.size = testenv.RealVMFS(tb, memory{m})
+	return m
 }
 
 func openReal(tb testing.TB) *FS {

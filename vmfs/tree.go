@@ -252,6 +252,15 @@ type treeFile struct {
 // Name implements disk.RawFile.
 func (f *treeFile) Name() string { return f.path }
 
+// Stat implements disk.RawFile: it tells what the file is now.
+func (f *treeFile) Stat() (fs.FileInfo, error) {
+	n, err := f.fs.reread(f.inode)
+	if err != nil {
+		return nil, pathError("stat", f.path, err)
+	}
+	return info{path.Base(f.path), n}, nil
+}
+
 // Device implements disk.RawFile.
 func (f *treeFile) Device() bool { return false }
 

@@ -71,6 +71,12 @@ func OpenWriter(devices []WriteDevice, o Options) (*Writer, error) {
 // FS returns the volume for reading. It is not to be used while something is written.
 func (w *Writer) FS() *FS { return w.fs }
 
+// FreeBytes returns how much is free in blocks of files, by the counters of all clusters.
+func (w *Writer) FreeBytes() (int64, error) {
+	n, err := w.blocks.free()
+	return int64(n) * w.fs.header.BlockBytes, err
+}
+
 // Close has the devices keep all that was written. It does not close them.
 func (w *Writer) Close() error {
 	if w.open > 0 {

@@ -205,8 +205,8 @@ func openWriter(tb testing.TB, devices []WriteDevice) *Writer {
 	return w
 }
 
-// TestWrite writes files of all layouts, and reads them; in the end it removes them all.
-func TestWrite(t *testing.T) {
+// TestWriteAll writes files of all layouts, and reads them; in the end it removes them all.
+func TestWriteAll(t *testing.T) {
 	for _, v := range writeVolumes {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()

@@ -88,6 +88,7 @@ func TestScriptingDocument(t *testing.T) {
 		{"info", true, "", []string{"disk", "info", file("d.vmdk")}},
 		{"map", true, "", []string{"disk", "map", file("d.vmdk")}},
 		{"geometry", true, "", []string{"disk", "geometry", file("d.vmdk")}},
+		{"extend", true, "", []string{"disk", "extend", file("d.vmdk"), "+1M"}},
 		{"vmsnap", false, "summary", []string{"vmsnap", "--state-dir", file("state"), "-c", esx2Machine(t, 1<<20), "-d", file("backup")}},
 		{"vmres", false, "summary", []string{"vmres", "-C", file("restored"), file("backup/web01")}},
 		{"integrate", true, "", []string{"integrate", "amanda", "--dir", file("amanda"), file("d.img")}},
@@ -125,11 +126,12 @@ func TestScriptingDocumentVMFS(t *testing.T) {
 	volume := filepath.Join(t.TempDir(), "volume.img")
 	unpackImage(t, testenv.Corpus(t, "vmfs/synthetic/a-v5-plain.img.zst"), volume)
 	for table, args := range map[string][]string{
-		"vmfsinfo":  {"info", volume},
-		"vmfsentry": {"ls", "-R", volume},
-		"vmfsstat":  {"stat", volume + "!/locked/exclusive.log"},
-		"vmfscheck": {"check", volume},
-		"vmfsmap":   {"map", volume + "!/web01/web01-flat.vmdk"},
+		"vmfsinfo":    {"info", volume},
+		"vmfsentry":   {"ls", "-R", volume},
+		"vmfsstat":    {"stat", volume + "!/locked/exclusive.log"},
+		"vmfscheck":   {"check", volume},
+		"vmfsrecover": {"recover", "--dry-run", "--drop-journals", volume},
+		"vmfsmap":     {"map", volume + "!/web01/web01-flat.vmdk"},
 	} {
 		if table == "vmfsstat" {
 			table = "vmfsentry"

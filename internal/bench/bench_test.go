@@ -159,7 +159,7 @@ func TestQuick(t *testing.T) {
 	results := filepath.Join(dir, "results.json")
 	_, err := run(t.Context(), []string{
 		"-quick", "-size", "32", "-dir", filepath.Join(dir, "bench"), "-vmstream", program,
-		"-json", results, "-s3-server", s3lab.VersityGWPath(t), "-run", "plain|plugin|lz4|s3|restore|verify|sparse|increment|merge",
+		"-json", results, "-s3-server", s3lab.VersityGWPath(t), "-run", "plain|plugin|lz4|s3|restore|verify|sparse|vmfs|increment|merge",
 	}, &table, &log)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &log)
@@ -172,8 +172,8 @@ func TestQuick(t *testing.T) {
 	if err := json.Unmarshal(b, &rep); err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Results) != 11 || rep.Judged {
-		t.Errorf("%d rows, judged: %v; want 11, not judged", len(rep.Results), rep.Judged)
+	if len(rep.Results) != 13 || rep.Judged {
+		t.Errorf("%d rows, judged: %v; want 13, not judged", len(rep.Results), rep.Judged)
 	}
 	for _, r := range rep.Results {
 		for _, c := range r.Cands {

@@ -43,6 +43,8 @@ func (b *bench) plans() []plan {
 		{"restore-raw", b.restore},
 		{"verify", b.verify},
 		{"sparse-1TiB", b.sparseDisk},
+		{"vmfs", b.vmfs},
+		{"vmfs-backup", b.vmfsBackup},
 		{"redo-commit", b.redoCommit},
 		{"increment", b.increment},
 		{"merge", b.merge},

@@ -16,6 +16,7 @@ import (
 )
 
 type restoreOptions struct {
+	volume    volumeTarget
 	pipeline  pipeline.RestoreOptions
 	format    string
 	from      []string
@@ -30,10 +31,14 @@ Files appear under their names only when the whole stream has been verified. Wha
 has gone to a device or a pipe by then cannot be taken back: exit code 4 says that
 it is not to be used.
 
+-C vmfs:VOLUME!/DIR writes into a volume of VMFS-3 or VMFS-5 that no host uses, as
+vmkfstools -i does: disks become thin, zeroedthick or eagerzeroedthick.
+
 With --disk the other disks of a stream in a file, or in a sink that reads at any
 place, are passed over: nothing is read of them, and nothing checked.
 
   vmstream restore -C /vmfs/volumes/ds1 < web01.tar
+  vmstream restore -C vmfs:lun.img!/ < web01.tar
   vmstream restore --disk scsi0:0 --to /dev/vg0/web01 < web01.tar
 
 A full backup and the increments on it, oldest first, restore the VM as the last one
@@ -61,6 +66,7 @@ func newRestore(a *app) *cobra.Command {
 	f.BoolVar(&o.pipeline.IgnoreSpace, "ignore-space", false, "begin even if there may be too little free space")
 	f.StringArrayVar(&o.from, "from", nil, "read the stream from this file or target instead of stdin; repeated for a full backup and its increments, in order")
 	o.resources.add(c)
+	o.volume.add(c)
 	complete(c, "format", restoreFormats())
 	return c
 }
@@ -84,7 +90,7 @@ func (o *restoreOptions) validate() error {
 	case o.pipeline.To == "-" && o.format != string(pipeline.FormatSame) && o.format != string(vmdk.FormatRaw):
 		return fmt.Errorf("--to - writes a raw disk, not %s", o.format)
 	}
-	return o.resources.validate()
+	return errors.Join(o.volume.validate(o), o.resources.validate())
 }
 
 func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
@@ -100,6 +106,11 @@ func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
 		}
 		p.Stdout = out
 	}
+	target, err := o.volume.open(&p)
+	if err != nil {
+		return err
+	}
+	defer target.close() // after an error; what is complete has been closed
 	ins, closeInputs, err := a.streamInputs(c.Context(), o.from)
 	if err != nil {
 		return err
@@ -109,6 +120,9 @@ func runRestore(c *cobra.Command, a *app, o *restoreOptions) error {
 	p.Read = stream.ReadOptions{Workers: o.resources.workers, MemoryBytes: int64(o.resources.memory), Counters: counters}
 	watch := a.console.Watch(counters)
 	done, err := pipeline.RestoreChain(c.Context(), ins, p)
+	if err == nil {
+		err = target.finish()
+	}
 	took := watch.Stop()
 	if err != nil {
 		err = cli.Stream(err)

@@ -17,7 +17,7 @@ import (
 
 const longVMFS = `Vmfs reads VMFS-3, VMFS-5 and VMFS-6 volumes from LUNs, from snapshots that an array has
 made of them, and from images, without an ESX host. Nothing is written to volumes but by mkfs,
-label, and cp with a volume as its target.
+label, recover, and cp with a volume as its target.
 
 VOLUME is the device, partition or image, or all of them with commas between if the
 volume has several, in any order. What is in a volume is named VOLUME!/PATH, as in
@@ -33,7 +33,7 @@ func newVMFS(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newVMFSInfo(a), newVMFSList(a), newVMFSCat(a), newVMFSCopy(a), newVMFSStat(a), newVMFSMap(a), newVMFSMount(a),
-		newVMFSCheck(a), newVMFSMkfs(a), newVMFSLabel(a))
+		newVMFSCheck(a), newVMFSMkfs(a), newVMFSLabel(a), newVMFSRecover(a))
 	return c
 }
 

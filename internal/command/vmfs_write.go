@@ -65,7 +65,7 @@ func runVMFSMkfs(ctx context.Context, a *app, m *vmfsMkfs, names []string) error
 	if o.BlockBytes == 0 {
 		return cli.Usage(fmt.Errorf("--block-size %q: 1M, 2M, 4M or 8M", m.blockSize))
 	}
-	t, err := openVMFSTarget(names, m.force)
+	t, err := openVMFSTarget(names, m.force, "force")
 	if err != nil {
 		return err
 	}
@@ -87,19 +87,19 @@ type vmfsTarget struct {
 	images  bool // all are regular files
 }
 
-// openVMFSTarget opens devices for writing; block devices only if it is forced, and the
-// system does not use them.
-func openVMFSTarget(names []string, force bool) (*vmfsTarget, error) {
+// openVMFSTarget opens devices for writing; block devices only if it is forced, by the
+// flag of this name, and the system does not use them.
+func openVMFSTarget(names []string, force bool, flag string) (*vmfsTarget, error) {
 	t := &vmfsTarget{images: true}
 	for _, name := range names {
-		if err := t.add(name, force); err != nil {
+		if err := t.add(name, force, flag); err != nil {
 			return nil, errors.Join(err, t.close())
 		}
 	}
 	return t, nil
 }
 
-func (t *vmfsTarget) add(name string, force bool) error {
+func (t *vmfsTarget) add(name string, force bool, flag string) error {
 	st, err := os.Stat(name)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (t *vmfsTarget) add(name string, force bool) error {
 	case st.Mode().Type() != fs.ModeDevice:
 		return fmt.Errorf("%s: neither a regular file nor a block device: %w", name, disk.ErrUnsupported)
 	case !force:
-		return cli.Usage(fmt.Errorf("%s is a block device: say --force if no host uses it", name))
+		return cli.Usage(fmt.Errorf("%s is a block device: say --%s if no host uses it", name, flag))
 	default:
 		t.images = false
 		flags |= syscall.O_EXCL
@@ -145,7 +145,7 @@ type vmfsWriteFlags struct {
 
 // change opens a volume for writing, has it changed, and closes it.
 func (v *vmfsWriteFlags) change(names []string, do func(*vmfs.Writer) error) error {
-	t, err := openVMFSTarget(names, v.force)
+	t, err := openVMFSTarget(names, v.force, "force")
 	if err != nil {
 		return err
 	}

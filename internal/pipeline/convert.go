@@ -90,12 +90,13 @@ func targetError(err error) error {
 
 // conversion is a target that is being written.
 type conversion struct {
-	opt    ConvertOptions
-	rec    stream.DiskRecord
-	im     disk.Image
-	w      disk.Writer
-	stage  *stage
-	closed bool
+	opt     ConvertOptions
+	rec     stream.DiskRecord
+	im      disk.Image
+	w       disk.Writer
+	stage   *stage
+	closed  bool
+	inPlace bool // the target takes the place of the source when it is complete
 }
 
 func (c *conversion) begin(ctx context.Context) error {
@@ -194,7 +195,7 @@ func (c *conversion) checkName(name string) error {
 // checkSource refuses a target that is a file of the source.
 func (c *conversion) checkSource(path string) error {
 	d, ok := c.im.(*vmdk.Disk)
-	if !ok {
+	if !ok || c.inPlace {
 		return nil
 	}
 	to, err := os.Stat(path)

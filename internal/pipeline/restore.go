@@ -46,6 +46,8 @@ type RestoreOptions struct {
 	Stdout       io.Writer
 	AssumeZeroed bool // a device reads as zeros already
 
+	Volume *Volume // in place of Dir: a directory of a VMFS volume
+
 	Warn func(string)
 	Read stream.ReadOptions
 }
@@ -87,11 +89,15 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 		o.Warn = func(string) {}
 	}
 	o.Stdout = newCancelWriter(ctx, o.Stdout)
-	s := &restore{ctx: ctx, opt: o, chain: len(ins) > 1}
+	r := &restore{ctx: ctx, opt: o, chain: len(ins) > 1}
+	var s restoreSink = r
+	if o.Volume != nil {
+		s = &volumeRestore{restore: r, v: o.Volume}
+	}
 	defer s.abort()
 	var res *stream.Result
 	streams := len(ins)
-	if s.chain {
+	if r.chain {
 		var err error
 		if res, err = stream.ReadChain(ctx, inputs(ctx, ins), s, o.Read); err != nil {
 			return nil, err
@@ -101,8 +107,8 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 			o.Read.Part = partOf(ins[0])
 		}
 		all, err := ReadSeries(ctx, ins[0], s, o.Read)
-		if s.lone != nil { // the stream is at fault, not what it is restored to
-			return nil, s.lone
+		if r.lone != nil { // the stream is at fault, not what it is restored to
+			return nil, r.lone
 		}
 		if err != nil {
 			return nil, err
@@ -117,6 +123,14 @@ func RestoreChain(ctx context.Context, ins []io.Reader, o RestoreOptions) (*Rest
 		return nil, fmt.Errorf("%w: %w", stream.ErrTarget, err)
 	}
 	return &Restored{Result: res, Paths: paths, Streams: streams, Disks: s.restoredDisks()}, nil
+}
+
+// restoreSink is where a restore goes.
+type restoreSink interface {
+	stream.SeriesSink
+	commit() ([]string, error) // completes everything and gives it its final names
+	abort()                    // does nothing behind a commit
+	restoredDisks() []RestoredDisk
 }
 
 // restoredDisks returns the disks in the final directory.
@@ -159,9 +173,8 @@ type restoredDisk struct {
 
 // Begin decides what goes where and checks that there is room.
 func (s *restore) Begin(o *stream.Opening) error {
-	if o.Depth > 0 && !s.chain {
-		s.lone = fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
-		return s.lone
+	if err := s.refuseLone(o); err != nil {
+		return err
 	}
 	s.opening = o
 	wanted := s.opt.Disks
@@ -178,6 +191,14 @@ func (s *restore) Begin(o *stream.Opening) error {
 		return nil
 	}
 	return s.beginFile()
+}
+
+// refuseLone refuses an increment without what it is on.
+func (s *restore) refuseLone(o *stream.Opening) error {
+	if o.Depth > 0 && !s.chain {
+		s.lone = fmt.Errorf("backup %s is an increment of level %d on %s: name all streams of its chain, the full backup first, each with --from: %w", o.ID, o.Depth, o.ParentID, disk.ErrMismatch)
+	}
+	return s.lone
 }
 
 // choose decides which disks of a stream are restored; none named means all.
@@ -334,87 +355,6 @@ func (s *restore) create(d *restoredDisk) error {
 		d.w = w
 	}
 	return err
-}
-
-// spec says what a disk in the stage becomes.
-func (s *restore) spec(d *restoredDisk) vmdk.CreateSpec {
-	spec := specOf(d.rec)
-	spec.Format, spec.Dir = s.opt.Format, s.stage.dir
-	switch {
-	case s.opt.To != "":
-		spec.Name = filepath.Base(s.opt.To)
-		if s.opt.Format == FormatSame {
-			spec.Format = formatForFile(s.opt.To)
-		}
-	case s.opt.Format == FormatSame:
-		spec.Format, spec.Name = sameFormat(d.rec)
-		spec.ThinProvisioned = spec.Format == vmdk.FormatVMFS && isThin(d.rec)
-	case s.opt.Format == vmdk.FormatRaw:
-		spec.Name = strings.TrimSuffix(d.rec.File, ".vmdk") + ".raw"
-	}
-	d.name = spec.Name
-	return spec
-}
-
-// specOf describes a new disk with what a record says of the old one.
-func specOf(rec *stream.DiskRecord) vmdk.CreateSpec {
-	return vmdk.CreateSpec{
-		Name: rec.File, SizeBytes: rec.CapacityBytes, Adapter: rec.Adapter, Geometry: rec.Geometry,
-		UUID: rec.UUID, HWVersion: rec.HWVersion, DDB: rec.DDB, CID: contentID(rec.CID),
-	}
-}
-
-func contentID(s string) uint32 {
-	var cid uint32
-	if _, err := fmt.Sscanf(s, "%08x", &cid); err != nil {
-		return 0 // a new one
-	}
-	return cid
-}
-
-func isThin(rec *stream.DiskRecord) bool {
-	for _, e := range rec.DDB {
-		if strings.EqualFold(e.Key, "ddb.thinProvisioned") {
-			return e.Value == "1"
-		}
-	}
-	return false
-}
-
-// formatForFile is what a file that was named is made into if nobody says.
-func formatForFile(path string) vmdk.Format {
-	if strings.EqualFold(filepath.Ext(path), ".vmdk") {
-		return vmdk.FormatSparse
-	}
-	return vmdk.FormatRaw
-}
-
-// sameFormat returns the format nearest to what the disk was, and the name of
-// its descriptor or single file.
-func sameFormat(rec *stream.DiskRecord) (vmdk.Format, string) {
-	stem := strings.TrimSuffix(rec.File, ".vmdk")
-	switch rec.Source.Kind {
-	case vmdk.KindRaw, vmdk.KindRedo: // below a redo log of ESX 2.x lies a raw disk
-		name := filepath.Base(rec.Source.Path)
-		for strings.EqualFold(filepath.Ext(name), ".redo") {
-			name = name[:len(name)-len(".redo")]
-		}
-		if !stream.ValidName(name) {
-			name = stem + ".raw"
-		}
-		return vmdk.FormatRaw, name
-	case vmdk.KindDevice:
-		return vmdk.FormatRaw, stem + ".raw"
-	case vmdk.TypeMonolithicFlat, vmdk.TypeTwoGbFlat, "2GbMaxExtentFlat", "fullDevice", "partitionedDevice":
-		return vmdk.FormatFlat, rec.File
-	case vmdk.TypeTwoGbSparse, "2GbMaxExtentSparse":
-		return vmdk.FormatSplit, rec.File
-	case vmdk.TypeStreamOptimized:
-		return vmdk.FormatStream, rec.File
-	case vmdk.TypeMonolithicSparse, "custom":
-		return vmdk.FormatSparse, rec.File
-	}
-	return vmdk.FormatVMFS, rec.File // what is left are the kinds of ESX
 }
 
 // commit completes the disks and gives everything its final name.

@@ -293,10 +293,7 @@ func fileOf(tree disk.Tree, f *vm.File) (stream.File, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{io.NewSectionReader(r, 0, r.Size()), r}, r.Size(), nil
+		return &fileReader{RawFile: r}, r.Size(), nil
 	}
 	out.Open = open
 	list := f.Kind == vm.FileSnapshots && strings.EqualFold(filepath.Ext(f.Name), ".vmsd")
@@ -316,6 +313,35 @@ func fileOf(tree disk.Tree, f *vm.File) (stream.File, error) {
 		return io.NopCloser(bytes.NewReader(b)), int64(len(b)), nil
 	}
 	return out, nil
+}
+
+// fileReader reads a file from its beginning. It does not end where the file ended when it
+// was opened if that has grown since.
+type fileReader struct {
+	disk.RawFile
+	off int64
+}
+
+func (f *fileReader) Read(p []byte) (int, error) {
+	if f.off < f.Size() {
+		n, err := f.ReadAt(p[:min(int64(len(p)), f.Size()-f.off)], f.off)
+		switch f.off += int64(n); {
+		case n > 0:
+			err = nil
+		case errors.Is(err, disk.ErrTruncated): // it has become shorter
+			err = io.EOF
+		}
+		return n, err
+	}
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return 0, err
+	case st.Size() <= f.Size() || len(p) == 0:
+		return 0, io.EOF
+	}
+	p[0] = 0 // whatever it is: it was not there
+	return 1, nil
 }
 
 // openRegular opens a regular file of a tree.
