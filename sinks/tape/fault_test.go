@@ -331,3 +331,60 @@ func TestUnreadableTrailer(t *testing.T) {
 	s, _ = openTarget(t, "tape:"+dir)
 	mustGet(t, s, "a", []byte("a"))
 }
+
+// TestLeftBehind has what a killed process can leave, which Linux ends with a filemark,
+// be written over.
+func TestLeftBehind(t *testing.T) {
+	dir := virtualDir(t, "")
+	s, _ := openTarget(t, "tape:"+dir)
+	mustPut(t, s, "a", []byte("a"))
+	trailer := *s.vol.last
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, loadedName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trailer.File = 4
+	text, err := trailer.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := trailer
+	other.Set = "of another set"
+	foreign, err := other.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := content(20_000, 1)
+	for name, left := range map[string][][]byte{
+		"nothing written":   {nil},
+		"data":              {data, data, nil},
+		"data, no filemark": {data},
+		"a long block":      {content(2<<20, 2), nil},
+		"part of a trailer": {data, nil, text[:600], nil},
+		"a damaged trailer": {data, nil, bytes.Replace(text, []byte(`"set"`), []byte(`"sex"`), 1), nil},
+		"an old trailer":    {data, nil, foreign, nil},
+		"a label":           {data, nil, append([]byte(labelName+"\x00"), make([]byte, 1000)...), nil},
+		"cut off":           {data, nil, text[:700], nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			insert(t, dir, append(bytes.Clone(whole), tapOf(t, left...)...))
+			s, _ := openTarget(t, "tape:"+dir)
+			if got := keys(t, s); !slices.Equal(got, []string{"a 1"}) {
+				t.Errorf("list has %q", got)
+			}
+			mustPut(t, s, "b", data)
+			mustGet(t, s, "b", data)
+			mustGet(t, s, "a", []byte("a"))
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(filesOf(t, path)); n != 5 {
+				t.Errorf("there are %d files", n)
+			}
+		})
+	}
+}
