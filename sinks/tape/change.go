@@ -55,11 +55,11 @@ func (s *sink) openWaiting(ctx context.Context, writing bool, until time.Time) (
 }
 
 // changeTo takes the tape out and returns the volume that is put in for it, once it is
-// one that accept takes. v, which may be nil, is not used any more.
+// one that accept takes. v is not used any more.
 func (s *sink) changeTo(ctx context.Context, v *volume, w wanted, accept func(*volume) error) (*volume, error) {
 	until := time.Now().Add(s.wait)
-	for n := 0; ; n++ {
-		if s.change != "" {
+	for n := 1; ; n++ {
+		if s.change != "" { // each tape that it puts in has its own time to get ready
 			until = time.Now().Add(s.wait)
 		}
 		if err := s.eject(v); err != nil {
@@ -68,29 +68,44 @@ func (s *sink) changeTo(ctx context.Context, v *volume, w wanted, accept func(*v
 		if err := s.ask(ctx, w); err != nil {
 			return nil, fmt.Errorf("%v: %w", w, err)
 		}
-		d, err := s.openWaiting(ctx, w.writing, until)
-		if err != nil {
-			return nil, fmt.Errorf("waiting for %v: %w", w, err)
+		var err error
+		if v, err = s.inserted(ctx, w, until); err == nil {
+			err = accept(v)
 		}
-		if v, err = inspect(d, s.options); err != nil {
-			return nil, errors.Join(fmt.Errorf("waiting for %v: %w", w, err), d.close())
-		}
-		err = accept(v)
-		switch {
-		case err == nil:
+		if err == nil {
 			return v, nil
-		case n+1 == maxChanges || !time.Now().Before(until) && s.change == "":
-			return nil, errors.Join(fmt.Errorf("%v: %w", w, err), d.close())
+		}
+		if v == nil || n == maxChanges || s.change == "" && !time.Now().Before(until) {
+			if v != nil {
+				err = errors.Join(err, v.drive.close())
+			}
+			return nil, fmt.Errorf("waiting for %v: %w", w, err)
 		}
 		s.log.Warn("this tape cannot be used", "wanted", w.String(), "error", err)
 	}
 }
 
+// inserted returns the volume that has been put in. With an error it is one that
+// can only be taken out again, or nil.
+func (s *sink) inserted(ctx context.Context, w wanted, until time.Time) (*volume, error) {
+	d, err := s.openWaiting(ctx, w.writing, until)
+	if errors.Is(err, errProtected) {
+		if d, rerr := s.openPath(false); rerr == nil {
+			return &volume{drive: d}, err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	v, err := inspect(d, s.options)
+	if err != nil {
+		return &volume{drive: d}, err
+	}
+	return v, nil
+}
+
 // eject unloads the tape.
 func (s *sink) eject(v *volume) error {
-	if v == nil {
-		return nil
-	}
 	return errors.Join(v.drive.do(opOffline, 1), v.drive.close())
 }
 

@@ -14,7 +14,7 @@ func (e *entry) info() sinks.Info {
 	return sinks.Info{Key: e.Key, SizeBytes: e.Size, Modified: e.Stored, Version: e.Stream}
 }
 
-// named finds what a key means.
+// named finds what a key means, the newest of that name.
 func (r *record) named(key string, volume int) *entry {
 	if id, ok := strings.CutPrefix(key, idForm); ok {
 		return r.find(func(e *entry) bool { return e.ID == id })
@@ -24,6 +24,18 @@ func (r *record) named(key string, volume int) *entry {
 		return r.find(func(e *entry) bool { return err == nil && e.Parts[0] == part{volume, n, e.Parts[0].Bytes} })
 	}
 	return r.find(func(e *entry) bool { return e.Key == key })
+}
+
+// opened finds what a key means to somebody who reads: what is listed, and otherwise
+// what goes on with the next volume.
+func (r *record) opened(key string, volume int) *entry {
+	if key == "" {
+		return r.only()
+	}
+	if e := r.committed().named(key, volume); e != nil {
+		return e
+	}
+	return r.named(key, volume)
 }
 
 // committed is the record without streams that go on with the next volume: if they

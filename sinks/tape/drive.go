@@ -83,7 +83,7 @@ type status struct {
 var (
 	errEnd       = errors.New("end of the tape")
 	errSmall     = errors.New("the block is longer than what was asked for")
-	errIO        = errors.New("input/output error")
+	errIO        = errors.New("the drive failed")
 	errNoTape    = errors.New("no tape in the drive")
 	errProtected = errors.New("the tape is write-protected")
 	errBusy      = errors.New("the drive is in use")

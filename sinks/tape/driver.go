@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,9 @@ func (driver) Open(_ context.Context, t sinks.Target, log *slog.Logger) (sinks.S
 	o, err := parse(t)
 	if err != nil {
 		return nil, "", fmt.Errorf("tape target: %w: %w", err, sinks.ErrTarget)
+	}
+	if _, err := os.Stat(o.path); err != nil { // before anything is read for a drive that is not there
+		return nil, "", fmt.Errorf("tape: %w", err)
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -90,10 +90,7 @@ func (r *reader) find(key string) (sinks.Info, int, error) {
 		}
 		return sinks.Info{Key: key, SizeBytes: -1}, n, nil
 	}
-	e := r.v.last.named(key, r.v.label.Volume)
-	if key == "" {
-		e = r.v.last.only()
-	}
+	e := r.v.last.opened(key, r.v.label.Volume)
 	if e == nil {
 		return sinks.Info{}, 0, fmt.Errorf("%w; there are %s", r.s.notThere(key), r.v.last.names())
 	}

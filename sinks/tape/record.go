@@ -46,7 +46,7 @@ type record struct {
 	UsedBytes int64 `json:"used_bytes"`
 	// Continues says what the first file behind a label is the rest of.
 	Continues *continuation `json:"continues,omitempty"`
-	Streams   []entry       `json:"streams"` // of the set so far
+	Streams   entries       `json:"streams"` // of the set so far
 
 	trailer bool
 }
@@ -69,8 +69,8 @@ type entry struct {
 	Digest string    `json:"digest,omitempty"`
 	// Continued says that the stream goes on with the next volume, where it may have
 	// its end.
-	Continued bool   `json:"continued,omitempty"`
-	Parts     []part `json:"parts"`
+	Continued bool  `json:"continued,omitempty"`
+	Parts     parts `json:"parts"`
 }
 
 // part is a tape file with bytes of a stream.
@@ -78,6 +78,43 @@ type part struct {
 	Volume int   `json:"volume"`
 	File   int   `json:"file"` // as mt fsf counts
 	Bytes  int64 `json:"bytes"`
+}
+
+// Lists know how long they may be while they are read: a list of nothing much, which a
+// tape may have, takes many times its length in memory.
+type (
+	entries []entry
+	parts   []part
+)
+
+func (l *entries) UnmarshalJSON(b []byte) (err error) {
+	*l, err = decodeList[entry](b, maxStreams)
+	return err
+}
+
+func (l *parts) UnmarshalJSON(b []byte) (err error) {
+	*l, err = decodeList[part](b, maxParts)
+	return err
+}
+
+// decodeList reads a list of JSON with so many elements at most.
+func decodeList[T any](b []byte, most int) ([]T, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.Join(errors.New("this is no list"), err)
+	}
+	list := []T{}
+	for d.More() {
+		if len(list) == most {
+			return nil, fmt.Errorf("a list of more than %d", most)
+		}
+		var e T
+		if err := d.Decode(&e); err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
 }
 
 var errNoRecord = errors.New("no label or trailer of vmstream")
@@ -179,10 +216,8 @@ func (r *record) check() error {
 		return fmt.Errorf("blocks of %d bytes", r.BlockBytes)
 	case r.trailer != (r.File > 0) || r.File%2 != 0 || r.File > 2*maxStreams:
 		return fmt.Errorf("file %d", r.File)
-	case r.UsedBytes < 0:
+	case r.UsedBytes < 0 || r.UsedBytes > 1<<62:
 		return fmt.Errorf("%d bytes used", r.UsedBytes)
-	case len(r.Streams) > maxStreams:
-		return fmt.Errorf("%d streams", len(r.Streams))
 	case r.Continues != nil && r.Continues.Bytes < 0:
 		return fmt.Errorf("continues %d bytes", r.Continues.Bytes)
 	}
@@ -203,7 +238,7 @@ func (e *entry) check() error {
 	if err := checkKey(e.Key); err != nil {
 		return err
 	}
-	if len(e.Parts) == 0 || len(e.Parts) > maxParts {
+	if len(e.Parts) == 0 {
 		return fmt.Errorf("%d parts", len(e.Parts))
 	}
 	if e.Continued != (e.Size < 0) {

@@ -256,3 +256,59 @@ func tapOf(t testing.TB, blocks ...[]byte) []byte {
 	}
 	return b
 }
+
+// TestSpanReplacing has a stream keep its name until the one that is to replace it, on
+// two volumes, has its end.
+func TestSpanReplacing(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		dir := virtualDir(t, smallTapes)
+		s, _ := openTarget(t, spanTarget(dir, "&buffer=1M"))
+		first, second := content(1000, 1), content(3_000_000, 2)
+		mustPut(t, s, "a", first)
+		w, err := s.Create(t.Context(), "a", sinks.CreateOptions{Overwrite: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(second); err != nil {
+			t.Fatal(err)
+		}
+		want := first
+		if whole {
+			want = second
+			_, err = w.Commit(t.Context(), sinks.End{SizeBytes: int64(len(second))})
+		}
+		if err = errors.Join(err, w.Abort(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		n := cartridges(t, dir)
+		if !whole {
+			n = 1
+		}
+		load(t, dir, n)
+		s, _ = openTarget(t, spanTarget(dir, ""))
+		mustGet(t, s, "a", want)
+	}
+}
+
+// TestChangesProtected has a tape that cannot be written to be taken out again.
+func TestChangesProtected(t *testing.T) {
+	dir := virtualDir(t, smallTapes)
+	change := `cd $VMSTREAM_TAPE; : >loaded.tap; if test -e tried; then cp small drive.json; else cp protected drive.json; fi; : >tried`
+	for name, text := range map[string]string{"small": smallTapes, "protected": `{"write_protected": true}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _ := openTarget(t, "tape:"+dir+"?wait=0&change="+url.QueryEscape(change))
+	b := content(1_500_000, 1)
+	mustPut(t, s, "a", b)
+	if got := s.vol.label.Volume; got != 2 {
+		t.Errorf("it is on volume %d", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "ejected-2.tap")); err != nil {
+		t.Error(err)
+	}
+}
