@@ -3,6 +3,7 @@
 package tape
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -295,13 +296,39 @@ func writeStream(t *testing.T, b []byte, block int) time.Duration {
 	return took
 }
 
+// optionsEnv has more options for the target of TestPowerLabBefore.
+const optionsEnv = "VMSTREAM_TAPE_OPTIONS"
+
+// TestLabKilled kills a process that writes a stream, which Linux ends with a filemark.
+func TestLabKilled(t *testing.T) {
+	labDrive(t)
+	c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestPowerLabBefore")
+	c.Env = append(os.Environ(), optionsEnv+"=&relabel=1")
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for lines := bufio.NewScanner(out); !found && lines.Scan(); {
+		found = lines.Text() == "written 5 MiB" // 4 of them are in memory
+	}
+	_ = c.Process.Kill() // it may have ended
+	if err := c.Wait(); !found {
+		t.Fatalf("it does not write: %v", err)
+	}
+	TestPowerLabAfter(t)
+}
+
 // powerKept is what is on the tape when the power fails.
 var powerKept = []int{300_000, 1_234_567}
 
 // TestPowerLabBefore stores streams, and then writes one until the power fails, which
 // TestPowerLab sees to.
 func TestPowerLabBefore(t *testing.T) {
-	s, _ := openTarget(t, labTarget(t, ""))
+	s, _ := openTarget(t, labTarget(t, os.Getenv(optionsEnv)))
 	for i, n := range powerKept {
 		mustPut(t, s, fmt.Sprint("kept-", i), content(n, i))
 	}

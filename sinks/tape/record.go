@@ -100,7 +100,10 @@ func (l *parts) UnmarshalJSON(b []byte) (err error) {
 // decodeList reads a list of JSON with so many elements at most.
 func decodeList[T any](b []byte, most int) ([]T, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
-	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+	switch t, err := d.Token(); {
+	case err == nil && t == nil: // null
+		return nil, nil
+	case err != nil || t != json.Delim('['):
 		return nil, errors.Join(errors.New("this is no list"), err)
 	}
 	list := []T{}

@@ -33,6 +33,9 @@ func TestRecordRefuses(t *testing.T) {
 	if _, err := parseRecord(archive(t, one(`"size_bytes":3,"parts":[{"volume":1,"file":1,"bytes":3}]`))); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := parseRecord(archive(t, label(`"streams":null`))); err != nil {
+		t.Fatal(err)
+	}
 	for _, text := range []string{
 		`{}`, `[]`, `{"format":2}`, label(`"streams":{}`), label(`"streams":[1]`), label(`"file":2,"streams":[]`), label(`"volume":0,"streams":[]`),
 		label(`"block_bytes":513,"streams":[]`), label(`"block_bytes":1073741824,"streams":[]`), label(`"used_bytes":-1,"streams":[]`),
