@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmstream/vmstream/internal/guestlab/modules"
 )
 
 func main() {
@@ -57,7 +59,7 @@ func run(out *os.File) (int, error) {
 	if err := mount(); err != nil {
 		return 125, err
 	}
-	if err := loadModules("/modules"); err != nil {
+	if err := modules.Load("/modules"); err != nil {
 		return 125, err
 	}
 	devices, err := makeLibrary()
@@ -93,26 +95,6 @@ func links() error {
 	for _, name := range words("/job/links") {
 		if err := os.Symlink(tool[0], filepath.Join("/bin", name)); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// loadModules loads the modules of a directory in the order of their names.
-func loadModules(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		f, err := os.Open(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return err
-		}
-		err = unix.FinitModule(int(f.Fd()), "", 0)
-		_ = f.Close() // only read
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("module %s: %w", e.Name(), err)
 		}
 	}
 	return nil
