@@ -63,7 +63,7 @@ func openDevice(path string, writing bool) (drive, error) {
 		return nil, fmt.Errorf("%s: %w", path, kind(err))
 	}
 	d := &device{fd: fd}
-	if err := d.usable(); err != nil {
+	if err := d.usable(writing); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.close())
 	}
 	return d, nil
@@ -79,8 +79,9 @@ func retryOpen(path string, mode int) (int, error) {
 }
 
 // usable fails if this is no tape drive, one that rewinds when it is closed, or one
-// without a tape.
-func (d *device) usable() error {
+// without a tape that can be used. Opened without waiting, the driver does not look if
+// the tape is write-protected.
+func (d *device) usable(writing bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(d.fd, &st); err != nil {
 		return err
@@ -93,10 +94,15 @@ func (d *device) usable() error {
 		return fmt.Errorf("this name rewinds the tape when it is closed: take the one with n, such as /dev/nst0: %w", fs.ErrInvalid)
 	}
 	s, err := d.status()
-	if err == nil && !s.online {
-		err = errNoTape
+	switch {
+	case err != nil:
+		return err
+	case !s.online:
+		return errNoTape
+	case writing && s.protected:
+		return errProtected
 	}
-	return err
+	return nil
 }
 
 // kind adds to an error number what it says of a tape.
