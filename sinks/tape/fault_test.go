@@ -155,7 +155,7 @@ func TestDamage(t *testing.T) {
 	if err = errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	for at := 0; at < len(whole); at += 11 {
+	for at := 0; at < len(whole); at += 23 {
 		damaged := bytes.Clone(whole)
 		damaged[at] ^= 1 << (at % 8)
 		insert(t, dir, damaged)

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vmstream/vmstream/sinks"
@@ -22,7 +21,9 @@ type sink struct {
 	*options
 	log *slog.Logger
 
-	mu        sync.Mutex
+	// turn is held by who looks at or changes what follows. It is a channel because
+	// who holds it may wait for a tape, and contexts have to be heeded meanwhile.
+	turn      chan struct{}
 	vol       *volume // the tape in the drive, which stays open; nil if it is not known
 	writable  bool    // it is open for writing
 	used      string  // by whom the drive is in use; empty: by nobody
@@ -31,11 +32,26 @@ type sink struct {
 	closed    bool
 }
 
-func newSink(o *options, log *slog.Logger) *sink { return &sink{options: o, log: log} }
+func newSink(o *options, log *slog.Logger) *sink {
+	return &sink{options: o, log: log, turn: make(chan struct{}, 1)}
+}
+
+// take waits for the turn. An error is that of the context.
+func (s *sink) take(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *sink) give() { <-s.turn }
 
 func (*sink) Capabilities() sinks.Capabilities { return capabilities }
 
-// volume returns the tape in the drive, opened if it is not. s.mu is held.
+// volume returns the tape in the drive, opened if it is not. The caller has
+// the turn.
 func (s *sink) volume(ctx context.Context, writing bool) (*volume, error) {
 	switch {
 	case ctx.Err() != nil:
@@ -61,7 +77,7 @@ func (s *sink) volume(ctx context.Context, writing bool) (*volume, error) {
 	return v, nil
 }
 
-// release closes the drive. s.mu is held.
+// release closes the drive. The caller has the turn.
 func (s *sink) release() error {
 	v := s.vol
 	s.vol = nil
@@ -73,8 +89,10 @@ func (s *sink) release() error {
 
 // claim takes the drive for one writer or reader, which gives it back with done.
 func (s *sink) claim(ctx context.Context, writing bool) (*volume, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.give()
 	if s.used != "" {
 		return nil, fmt.Errorf("tape: a stream is being %s: %w", s.used, errBusy)
 	}
@@ -92,8 +110,8 @@ func (s *sink) claim(ctx context.Context, writing bool) (*volume, error) {
 // done gives the drive back, with the volume that is in it now; nil if what is in it
 // has to be found out again.
 func (s *sink) done(v *volume, d drive) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn <- struct{}{}
+	defer s.give()
 	s.used, s.shown, s.vol = "", nil, v
 	if v == nil && d != nil {
 		return d.close()
@@ -103,16 +121,18 @@ func (s *sink) done(v *volume, d drive) error {
 
 // show has directory tell of a record while the drive is in use.
 func (s *sink) show(r *record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn <- struct{}{}
+	defer s.give()
 	s.shown = r
 }
 
 // directory returns the newest record of the tape in the drive. It is nil for a blank
 // tape.
 func (s *sink) directory(ctx context.Context) (*record, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.give()
 	if s.used != "" && ctx.Err() == nil {
 		return s.shown, nil
 	}
@@ -199,8 +219,8 @@ func (*sink) RemoveOrphan(context.Context, sinks.Orphan) error { return unsuppor
 
 // Close gives the drive back. The tape stays in it, where it is.
 func (s *sink) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn <- struct{}{}
+	defer s.give()
 	s.closed = true
 	return s.release()
 }

@@ -312,3 +312,25 @@ func TestChangesProtected(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWaitingHeedsContexts has somebody who only looks not wait for somebody who waits
+// for a tape.
+func TestWaitingHeedsContexts(t *testing.T) {
+	s, _ := openTarget(t, "tape:"+t.TempDir()) // without a tape
+	ctx, cancel := context.WithCancelCause(t.Context())
+	waiting := make(chan error)
+	go func() {
+		_, err := s.Stat(ctx, "a")
+		waiting <- err
+	}()
+	short, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer stop()
+	if _, err := s.Stat(short, "b"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	cause := errors.New("enough")
+	cancel(cause)
+	if err := <-waiting; !errors.Is(err, cause) {
+		t.Errorf("got %v", err)
+	}
+}
