@@ -90,6 +90,20 @@ type DiskRecord struct {
 	UUID           string        `json:"uuid,omitempty"`
 	DDB            []vmdk.Entry  `json:"ddb,omitempty"` // further entries of the disk data base
 	Source         SourceRecord  `json:"source"`
+
+	// Free tells, if the free space of file systems was left out, what was found on the
+	// disk. It reads as zeros.
+	Free []FreeRecord `json:"free,omitempty"`
+}
+
+// FreeRecord is a file system on a disk, or what else is in a partition.
+type FreeRecord struct {
+	OffsetBytes int64  `json:"offset_bytes"` // on the disk
+	SizeBytes   int64  `json:"size_bytes"`   // of the partition or volume
+	Name        string `json:"name,omitempty"`
+	Kind        string `json:"kind,omitempty"`
+	FreeBytes   int64  `json:"free_bytes"`       // that were left out
+	Reason      string `json:"reason,omitempty"` // why none were
 }
 
 // SourceRecord tells where a disk came from.

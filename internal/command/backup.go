@@ -71,6 +71,10 @@ it (--pre, --pre-freeze, --post-thaw, --post).
   vmstream backup --exec esxi /vmfs/volumes/ds1/web01/web01.vmx > web01.tar
   vmstream backup --qmp /run/web01.qmp > web01.tar
 
+With --skip-free what the file systems on the disks do not use is left out, and reads as
+zeros when it is restored. A file system that is not understood, or is damaged, is taken
+whole; -v tells why.
+
 With --since only what has changed since an earlier backup is written: of each disk
 the links above the one that was backed up then, found by their content ids. A disk
 without links or content ids, such as a raw file or a device, is read whole and
@@ -126,6 +130,7 @@ func (o *backupOptions) add(c *cobra.Command) {
 	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "take locks and open files for leftovers, or back up what changes meanwhile")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
+	f.BoolVar(&o.source.SkipFree, "skip-free", false, "leave out what the file systems on the disks do not use: ext2, ext3, ext4 (not with --since)")
 	addSourceFormat(c, &o.sourceFormat)
 	o.volumes.add(c)
 	complete(c, "consistency", consistencies())

@@ -69,6 +69,9 @@ func (o *backupOptions) prepare(ctx context.Context, a *app, out io.Writer, path
 		return cli.Usage(errors.New("--pre-freeze and --post-thaw run around the making of a snapshot, and --snapshot none makes none: use --pre and --post"))
 	}
 	n := &o.source.Snapshot
+	if o.since != "" && o.source.SkipFree {
+		return cli.Usage(errors.New("--skip-free does not go with --since: increments have what has changed, free or not"))
+	}
 	if o.since != "" {
 		if o.parent, err = a.parent(ctx, o.since); err != nil {
 			return cli.Source(err)

@@ -4,6 +4,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -56,6 +57,7 @@ func newEstimate(a *app) *cobra.Command {
 	f.BoolVar(&o.source.NoLogs, "no-logs", false, "leave the VM's log files out")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
+	f.BoolVar(&o.source.SkipFree, "skip-free", false, "of a backup that leaves out what the file systems on the disks do not use")
 	addSourceFormat(c, &o.sourceFormat)
 	o.volumes.add(c)
 	return c
@@ -70,6 +72,9 @@ func runEstimate(ctx context.Context, a *app, o *estimateOptions, path string) e
 		return err
 	}
 	defer at.close()
+	if o.since != "" && o.source.SkipFree {
+		return cli.Usage(errors.New("--skip-free does not go with --since"))
+	}
 	o.source.Tree, o.source.Under = at.tree, at.under
 	o.source.Format, o.source.Warn, o.source.AllowInUse = vmdk.SourceFormat(o.sourceFormat), a.console.Warn, true
 	e, err := o.measure(ctx, a, at.paths[0])

@@ -84,6 +84,9 @@ func (s *Source) Since(parent *stream.Index, o SinceOptions) error {
 	if o.Detail == nil {
 		o.Detail = func(string) {}
 	}
+	if err := refuseFree(parent); err != nil {
+		return err
+	}
 	s.orderAs(parent.Opening)
 	for i := range s.Disks {
 		d := &s.Disks[i]

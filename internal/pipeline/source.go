@@ -30,6 +30,7 @@ type SourceOptions struct {
 	PadShort     bool              // short flat files, and sizes that are no whole sectors, are filled up
 	AllowInUse   bool              // also what seems to be in use
 	NoLogs       bool
+	SkipFree     bool        // leave out what file systems on the disks do not use
 	Copy         vm.CopyKind // the directory of a VM is a copy that may lack disks
 	Disks        []string    // keys of the disks to take; all if empty
 	Name         string      // in place of the VM's own
@@ -195,6 +196,11 @@ func (s *Source) take(ctx context.Context, o *SourceOptions, r *snapshot.Request
 	for i := range s.Snapshot.Disks {
 		d := &s.Snapshot.Disks[i]
 		s.Disks = append(s.Disks, stream.Disk{Record: record(d, file(d)), Image: d.Image})
+	}
+	if o.SkipFree {
+		if err := s.skipFree(ctx, o); err != nil {
+			return errors.Join(err, s.Close())
+		}
 	}
 	return nil
 }
