@@ -4,6 +4,8 @@ package tape
 
 import (
 	"errors"
+	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -65,8 +67,13 @@ func (q *queue) take(list *[][]byte, drive bool) ([]byte, error) {
 	if drive {
 		q.going = true
 	}
-	c := (*list)[0]
-	*list = (*list)[1:]
+	if list == &q.free { // the one that was used last, which is in the processor's cache
+		c := q.free[len(q.free)-1]
+		q.free = q.free[:len(q.free)-1]
+		return c, nil
+	}
+	c := q.full[0]
+	q.full = slices.Delete(q.full, 0, 1)
 	return c, nil
 }
 
@@ -76,6 +83,7 @@ func (q *queue) put(list *[][]byte, c []byte) {
 	*list = append(*list, c)
 	q.mu.Unlock()
 	q.change.Broadcast()
+	runtime.Gosched() // with one processor, the other side would wait until this one has to
 }
 
 // end says that no more full chunks come.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -98,8 +97,9 @@ func TestSpanNeverCommitted(t *testing.T) {
 	if got := keys(t, s); !slices.Equal(got, []string{"a 1000"}) {
 		t.Errorf("list has %q", got)
 	}
-	if b, _, err := get(t, s, "b"); !errors.Is(err, io.ErrUnexpectedEOF) && !strings.Contains(err.Error(), "exit status") {
-		t.Errorf("%d bytes, %v", len(b), err)
+	// How far it came depends: the volume that is missing may be blank, or not there.
+	if got, _, err := get(t, s, "b"); err == nil || !bytes.HasPrefix(content(3_000_000, 2), got) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	mustPutOn(t, dir)
 }
