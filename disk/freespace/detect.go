@@ -27,7 +27,7 @@ func signatures() []signature {
 	return []signature{
 		{1024 + 0x38, "\x53\xEF", kind{"ext", readExt}},
 		{0, "XFSB", kind{name: "xfs"}},
-		{3, "NTFS    ", kind{name: "ntfs"}},
+		{3, "NTFS    ", kind{"ntfs", readNTFS}},
 		{0, "LUKS\xBA\xBE", kind{name: "LUKS"}},
 		{0x10040, "_BHRfS_M", kind{name: "btrfs"}},
 		{4096 - 10, "SWAPSPACE2", kind{name: "swap"}},
@@ -57,6 +57,9 @@ func detect(v *volume) (kind, error) {
 		if s.at+len(s.magic) <= len(b) && bytes.HasPrefix(b[s.at:], []byte(s.magic)) {
 			found = append(found, s.kind)
 		}
+	}
+	if isFAT(b) {
+		found = append(found, kind{"fat", readFAT})
 	}
 	switch len(found) {
 	case 0:

@@ -80,7 +80,7 @@ func TestPacked(t *testing.T) {
 func FuzzFind(f *testing.F) {
 	_, images := packed(f)
 	for i := range images {
-		for _, at := range []uint32{0, 3, 446, 512, 1024, 1024 + 0x18, 1024 + 0x60, 2048, 4096, 8192} {
+		for _, at := range []uint32{0, 3, 0x30, 446, 512, 1024, 1024 + 0x18, 1024 + 0x60, 2048, 4096, 8192} {
 			f.Add(uint8(i), at, []byte{0xff})
 		}
 	}

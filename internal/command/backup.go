@@ -130,7 +130,7 @@ func (o *backupOptions) add(c *cobra.Command) {
 	f.BoolVar(&o.source.AllowInUse, "allow-in-use", false, "take locks and open files for leftovers, or back up what changes meanwhile")
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
-	f.BoolVar(&o.source.SkipFree, "skip-free", false, "leave out what the file systems on the disks do not use: ext2, ext3, ext4 (not with --since)")
+	f.BoolVar(&o.source.SkipFree, "skip-free", false, "leave out what the file systems on the disks do not use: ext2, ext3, ext4, NTFS, FAT (not with --since)")
 	addSourceFormat(c, &o.sourceFormat)
 	o.volumes.add(c)
 	complete(c, "consistency", consistencies())
