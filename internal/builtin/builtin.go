@@ -9,6 +9,7 @@ import (
 	"github.com/vmstream/vmstream/sinks/file"
 	"github.com/vmstream/vmstream/sinks/s3"
 	"github.com/vmstream/vmstream/sinks/ssh"
+	"github.com/vmstream/vmstream/sinks/tape"
 )
 
 // Drivers returns the drivers of the sinks that come with the program, one of
@@ -19,5 +20,6 @@ func Drivers() []sinks.Driver {
 		s3.Driver(),
 		exec.Driver(),
 		ssh.Driver(),
+		tape.Driver(),
 	}, system()...)
 }

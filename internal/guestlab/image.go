@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -40,8 +42,7 @@ var initBinary = sync.OnceValues(func() ([]byte, error) {
 })
 
 // initramfs writes the guest's root: the init and the modules that it loads in
-// the order of their names. It is not compressed: that would cost more than it
-// saves. Its path is returned.
+// the order of their names. Its path is returned.
 func initramfs(tb testing.TB, k kernel) string {
 	tb.Helper()
 	testenv.Tool(tb, "go")
@@ -49,21 +50,41 @@ func initramfs(tb testing.TB, k kernel) string {
 	if err != nil {
 		tb.Fatalf("build of the guest's init: %v", err)
 	}
-	modules, err := k.order(rootModules)
+	return k.initramfs(tb, rootModules, map[string][]byte{"init": init})
+}
+
+// Image returns the paths of a kernel and of an initramfs for a guest of another
+// kind. The modules, and all that they depend on, are in its directory modules and
+// can be loaded in the order of their names; files are by their names, of which one
+// is init. Directories are made for them.
+func Image(tb testing.TB, modules []string, files map[string][]byte) (kernel, initrd string) {
+	tb.Helper()
+	k := findKernel(tb)
+	return k.image, k.initramfs(tb, modules, files)
+}
+
+// initramfs is not compressed: that would cost more than it saves.
+func (k kernel) initramfs(tb testing.TB, modules []string, files map[string][]byte) string {
+	tb.Helper()
+	paths, err := k.order(modules)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	var b bytes.Buffer
 	w := cpioWriter{w: &b}
 	w.dir("modules")
-	for i, path := range modules {
+	for i, path := range paths {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			tb.Fatal(err)
 		}
 		w.file(fmt.Sprintf("modules/%03d-%s", i, filepath.Base(path)), content)
 	}
-	w.file("init", init)
+	dirs := map[string]bool{".": true, "modules": true}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		w.parents(name, dirs)
+		w.file(name, files[name])
+	}
 	if err := w.close(); err != nil {
 		tb.Fatal(err)
 	}

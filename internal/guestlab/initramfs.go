@@ -5,6 +5,7 @@ package guestlab
 import (
 	"fmt"
 	"io"
+	"path"
 )
 
 // cpioWriter writes an initramfs: a cpio archive of the kind "newc", as
@@ -25,6 +26,15 @@ const (
 func (c *cpioWriter) dir(name string) { c.add(name, cpioDir, nil) }
 
 func (c *cpioWriter) file(name string, content []byte) { c.add(name, cpioFile, content) }
+
+// parents makes the directories that a file is in, unless they are there.
+func (c *cpioWriter) parents(name string, there map[string]bool) {
+	if dir := path.Dir(name); !there[dir] {
+		c.parents(dir, there)
+		c.dir(dir)
+		there[dir] = true
+	}
+}
 
 // close writes the end; it does not close the writer below.
 func (c *cpioWriter) close() error {

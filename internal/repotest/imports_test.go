@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"stream/codec": {"disk"},
 	"sinks":        {},
 	"sinks/tape":   {"sinks", "scsi"},
-	"plugins":      {"sinks"},
+	"plugins":      {"sinks", "sinks/tape"},
 	"internal":     {anything},
 	"cmd":          {anything},
 
@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/testenv":  {},
 	"internal/guestlab": {"internal/testenv"},
 	"internal/s3lab":    {"internal/testenv"},
+	"internal/tapelab":  {"internal/testenv", "internal/guestlab"},
 	"internal/repotest": {},
 }
 
@@ -47,7 +48,7 @@ var mayImport = map[string][]string{
 var fromAnywhere = []string{"internal/lru"}
 
 // forTests may be imported by every package's tests besides what its row allows.
-var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab"}
+var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab", "internal/tapelab"}
 
 // row returns the key of mayImport that covers a package.
 func row(pkg string) (string, bool) {

@@ -118,6 +118,17 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestBrokenAlone has the replacement of an object watched also where nothing is read
+// while there is a writer.
+func TestBrokenAlone(t *testing.T) {
+	can := everything
+	can.Concurrent = false
+	failed, _, err := outcomes(t.Context(), newReference("removes what is to be replaced", can))
+	if !slices.Contains(failed, "an object is replaced at Commit, and not before") {
+		t.Errorf("%q: %v", failed, err)
+	}
+}
+
 // TestBrokenClaims is the same for faults of a sink that claims little.
 func TestBrokenClaims(t *testing.T) {
 	failed, _, err := outcomes(t.Context(), newReference("does what it does not claim", sinks.Capabilities{Read: true, Delete: true, Stat: true}))

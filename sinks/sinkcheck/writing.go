@@ -249,7 +249,7 @@ func replaced(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	if err := r.has(ctx, key, first); err != nil {
+	if err := r.still(ctx, was, first); err != nil {
 		return errors.Join(fmt.Errorf("before commit: %w", err), w.Abort(ctx))
 	}
 	info, err := w.Commit(ctx, sinks.End{SizeBytes: int64(len(second))})
@@ -260,6 +260,19 @@ func replaced(ctx context.Context, r *run) error {
 		return fmt.Errorf("another content has the same version, %q", info.Version)
 	}
 	return r.has(ctx, key, second)
+}
+
+// still fails if an object is not what it was. A sink that has one user at a time can
+// only tell of it while there is a writer.
+func (r *run) still(ctx context.Context, was sinks.Info, content []byte) error {
+	if r.can.Concurrent {
+		return r.has(ctx, was.Key, content)
+	}
+	now, err := r.sink.Stat(ctx, was.Key)
+	if err == nil && (now.Version != was.Version || now.SizeBytes != was.SizeBytes) {
+		err = fmt.Errorf("stat tells of %+v, it was %+v", now, was)
+	}
+	return err
 }
 
 func abortedReplacement(ctx context.Context, r *run) error {

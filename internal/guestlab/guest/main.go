@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmstream/vmstream/internal/guestlab/modules"
 )
 
 // lifetime ends a guest whose test has gone.
@@ -55,7 +57,7 @@ func run() error {
 		return err
 	}
 	fmt.Fprintf(serial, "boot %d\n", monotonic())
-	if err := loadModules("/modules"); err != nil {
+	if err := modules.Load("/modules"); err != nil {
 		return err
 	}
 	disks, err := strconv.Atoi(os.Getenv("guestlab_disks")) // the kernel makes variables of options that it does not know
@@ -102,26 +104,6 @@ func trimOrders(r io.Reader) <-chan struct{} {
 		}
 	}()
 	return c
-}
-
-// loadModules loads the modules of a directory in the order of their names.
-func loadModules(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		f, err := os.Open(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return err
-		}
-		err = unix.FinitModule(int(f.Fd()), "", 0)
-		_ = f.Close() // only read
-		if err != nil && err != unix.EEXIST {
-			return fmt.Errorf("module %s: %w", e.Name(), err)
-		}
-	}
-	return nil
 }
 
 // mountDisk waits for the disk with a serial number and mounts it. Devices

@@ -1,0 +1,15 @@
+// Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
+
+package tape
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/vmstream/vmstream/internal/testenv"
+	"github.com/vmstream/vmstream/sinks/sinktest"
+)
+
+func TestDocument(t *testing.T) {
+	sinktest.Documented(t, Driver(), filepath.Join(testenv.Root(t), "docs", "tape.md"))
+}
