@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"strings"
 
@@ -41,10 +40,11 @@ func (driver) Open(_ context.Context, t sinks.Target, log *slog.Logger) (sinks.S
 	if err != nil {
 		return nil, "", err
 	}
-	return &sink{settings: s, log: log}, s.key, nil
+	return &sink{Unsupported: sinks.Unsupported{What: "exec: a command"}, settings: s, log: log}, s.key, nil
 }
 
 type sink struct {
+	sinks.Unsupported
 	settings
 	log *slog.Logger
 }
@@ -99,30 +99,4 @@ func (s *sink) Open(ctx context.Context, key string) (io.ReadCloser, sinks.Info,
 		return nil, sinks.Info{}, err
 	}
 	return child.NewReader(ctx, p), sinks.Info{Key: key, SizeBytes: -1}, nil
-}
-
-func (*sink) OpenAt(context.Context, string) (sinks.RangeReader, error) {
-	return nil, unsupported("OpenAt")
-}
-
-func (*sink) Stat(context.Context, string) (sinks.Info, error) {
-	return sinks.Info{}, unsupported("Stat")
-}
-
-func (*sink) List(context.Context, string) iter.Seq2[sinks.Info, error] {
-	return func(yield func(sinks.Info, error) bool) { yield(sinks.Info{}, unsupported("List")) }
-}
-
-func (*sink) Delete(context.Context, string) error { return unsupported("Delete") }
-
-func (*sink) Orphans(context.Context, string) iter.Seq2[sinks.Orphan, error] {
-	return func(yield func(sinks.Orphan, error) bool) { yield(sinks.Orphan{}, unsupported("Orphans")) }
-}
-
-func (*sink) RemoveOrphan(context.Context, sinks.Orphan) error { return unsupported("RemoveOrphan") }
-
-func (*sink) Close() error { return nil }
-
-func unsupported(what string) error {
-	return fmt.Errorf("exec: a command has no %s: %w", what, sinks.ErrUnsupported)
 }

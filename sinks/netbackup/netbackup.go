@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -39,10 +38,11 @@ func (driver) Open(_ context.Context, t sinks.Target, log *slog.Logger) (sinks.S
 	if err != nil {
 		return nil, "", err
 	}
-	return &sink{settings: s, log: log}, s.key, nil
+	return &sink{Unsupported: sinks.Unsupported{What: "netbackup (see docs/netbackup.md)"}, settings: s, log: log}, s.key, nil
 }
 
 type sink struct {
+	sinks.Unsupported
 	settings
 	log *slog.Logger
 }
@@ -187,29 +187,3 @@ func (w *writer) Abort(context.Context) error {
 	}
 	return errors.Join(err, os.Remove(w.path))
 }
-
-func unsupported(what string) error {
-	return fmt.Errorf("netbackup: no %s; see docs/netbackup.md: %w", what, sinks.ErrUnsupported)
-}
-
-func (*sink) OpenAt(context.Context, string) (sinks.RangeReader, error) {
-	return nil, unsupported("OpenAt")
-}
-
-func (*sink) Stat(context.Context, string) (sinks.Info, error) {
-	return sinks.Info{}, unsupported("Stat")
-}
-
-func (*sink) List(context.Context, string) iter.Seq2[sinks.Info, error] {
-	return func(yield func(sinks.Info, error) bool) { yield(sinks.Info{}, unsupported("List")) }
-}
-
-func (*sink) Delete(context.Context, string) error { return unsupported("Delete") }
-
-func (*sink) Orphans(context.Context, string) iter.Seq2[sinks.Orphan, error] {
-	return func(yield func(sinks.Orphan, error) bool) { yield(sinks.Orphan{}, unsupported("Orphans")) }
-}
-
-func (*sink) RemoveOrphan(context.Context, sinks.Orphan) error { return unsupported("RemoveOrphan") }
-
-func (*sink) Close() error { return nil }

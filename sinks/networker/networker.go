@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -44,10 +43,11 @@ func (driver) Open(_ context.Context, t sinks.Target, log *slog.Logger) (sinks.S
 	if err != nil {
 		return nil, "", err
 	}
-	return &sink{settings: s, log: log}, s.key, nil
+	return &sink{Unsupported: sinks.Unsupported{What: "networker (see docs/networker.md)"}, settings: s, log: log}, s.key, nil
 }
 
 type sink struct {
+	sinks.Unsupported
 	settings
 	log *slog.Logger
 }
@@ -252,29 +252,3 @@ func (r *recovered) Close() error {
 	}
 	return errors.Join(err, os.RemoveAll(r.dir))
 }
-
-func unsupported(what string) error {
-	return fmt.Errorf("networker: no %s; see docs/networker.md: %w", what, sinks.ErrUnsupported)
-}
-
-func (*sink) OpenAt(context.Context, string) (sinks.RangeReader, error) {
-	return nil, unsupported("OpenAt")
-}
-
-func (*sink) Stat(context.Context, string) (sinks.Info, error) {
-	return sinks.Info{}, unsupported("Stat")
-}
-
-func (*sink) List(context.Context, string) iter.Seq2[sinks.Info, error] {
-	return func(yield func(sinks.Info, error) bool) { yield(sinks.Info{}, unsupported("List")) }
-}
-
-func (*sink) Delete(context.Context, string) error { return unsupported("Delete") }
-
-func (*sink) Orphans(context.Context, string) iter.Seq2[sinks.Orphan, error] {
-	return func(yield func(sinks.Orphan, error) bool) { yield(sinks.Orphan{}, unsupported("Orphans")) }
-}
-
-func (*sink) RemoveOrphan(context.Context, sinks.Orphan) error { return unsupported("RemoveOrphan") }
-
-func (*sink) Close() error { return nil }
