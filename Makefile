@@ -38,7 +38,7 @@ minio       := $(TOOLS)/minio-$(MINIO_VERSION)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Settings: PREFIX, DESTDIR, CLASSIC=1 for vmsnap, vmres and addredo (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
+	@echo "Settings: PREFIX, DESTDIR, CLASSIC=1 for vmsnap, vmres, addredo and vmkfstools (install), FUZZTIME, FUZZ, FUZZPKG (fuzz), CHECKS (soak), BENCH (flags of bench), ARGS (flags of go test)"
 
 build: ## bin/vmstream, a static program
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/vmstream ./cmd/vmstream

@@ -25,7 +25,7 @@ completion vmstream.bash bash-completion/completions/vmstream
 completion vmstream.zsh zsh/site-functions/_vmstream
 completion vmstream.fish fish/vendor_completions.d/vmstream.fish
 if [ "${CLASSIC:-0}" = 1 ]; then
-	for name in vmsnap vmres addredo; do
+	for name in vmsnap vmres addredo vmkfstools; do
 		ln -sf vmstream "$prefix/bin/$name"
 		ln -sf "vmstream-$name.1" "$prefix/share/man/man1/$name.1"
 	done

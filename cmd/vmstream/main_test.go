@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	commands := map[string]func(){}
-	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl", "amvmstream"} {
+	for _, name := range []string{"vmstream", "vmsnap", "vmsnap.pl", "vmres", "vmres.pl", "addredo", "addredo.pl", "vmkfstools", "amvmstream"} {
 		commands[name] = main
 	}
 	testscript.Main(m, commands)

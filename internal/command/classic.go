@@ -17,7 +17,7 @@ import (
 
 // classicNames are the tools that the program stands in for when it is called
 // by their names.
-var classicNames = []string{"vmsnap", "vmres", "addredo"}
+var classicNames = []string{"vmsnap", "vmres", "addredo", "vmkfstools"}
 
 // Args returns the arguments of a run. If the program was called by the name of
 // a classic tool, with or without .pl behind, or of the Application of Amanda,

@@ -271,7 +271,13 @@ func TestClassicUsage(t *testing.T) {
 func TestClassicTexts(t *testing.T) {
 	t.Setenv("VMSTREAM_VERSION", "true")
 	t.Setenv("VMSTREAM_MAN", "true")
+	if out := ok(t, "vmkfstools", "--help"); !strings.Contains(out, "Usage:\n  vmstream vmkfstools OPTION") {
+		t.Errorf("--help: %s", out)
+	}
 	for _, name := range classicNames {
+		if name == "vmkfstools" { // whose -h and -m are something else
+			continue
+		}
 		if out := ok(t, name, "-V"); out != name+" (vmstream) "+Version()+"\n" {
 			t.Errorf("-V: %q", out)
 		}

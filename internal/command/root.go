@@ -44,8 +44,8 @@ go to stderr.`
 
 const exitCodes = `Exit codes: 0 done; 1 failed; 2 wrong usage; 3 complete with warnings;
 4 the stream is damaged or incomplete; 5 source or snapshot trouble;
-6 trouble writing the stream; 7 change tracking cannot be trusted; 130, 143 and 129
-stopped by SIGINT, SIGTERM, SIGHUP.`
+6 trouble writing the stream; 7 change tracking cannot be trusted; 8 only ESX can do
+it; 130, 143 and 129 stopped by SIGINT, SIGTERM, SIGHUP.`
 
 // New returns the command tree for one run.
 func New(s Streams) *cobra.Command {
@@ -74,7 +74,7 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	f.BoolVarP(&a.console.Verbose, "verbose", "v", false, "tell more")
 	root.AddCommand(
 		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newEstimate(a), newRun(a), newSink(a), newDisk(a), newRedo(a), newSnapshot(a), newVMFS(a), newVersion(a),
-		newVmsnap(a), newVmres(a), newAddredo(a),
+		newVmsnap(a), newVmres(a), newAddredo(a), newVmkfstools(a),
 		newIntegrate(a), newAmvmstream(a),
 	)
 	root.AddCommand(newBacula(a)...)
