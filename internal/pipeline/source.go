@@ -31,6 +31,7 @@ type SourceOptions struct {
 	AllowInUse   bool              // also what seems to be in use
 	NoLogs       bool
 	SkipFree     bool        // leave out what file systems on the disks do not use
+	ReadUnmapped bool        // read also what thin LUNs say that holds nothing
 	Copy         vm.CopyKind // the directory of a VM is a copy that may lack disks
 	Disks        []string    // keys of the disks to take; all if empty
 	Name         string      // in place of the VM's own
@@ -140,10 +141,13 @@ func OpenDisk(ctx context.Context, path string, o SourceOptions) (*Source, error
 }
 
 func (o *SourceOptions) fill() {
-	o.Tree = disk.TreeOr(o.Tree)
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
+	if o.Tree == nil && !o.ReadUnmapped { // volumes are no devices
+		o.Tree = WithUnmapped(disk.OS(), o.Warn)
+	}
+	o.Tree = disk.TreeOr(o.Tree)
 	if o.Snapshot.Provider == nil {
 		o.Snapshot.Provider = snapshot.None{}
 	}
