@@ -167,6 +167,27 @@ func (s Sysfs) node(dir, class, pattern string) string {
 	return ""
 }
 
+// Partition returns the node of a partition of a disk, or of the disk itself for 0.
+func (s Sysfs) Partition(l *LUN, n int) (string, error) {
+	if l.Node == "" || l.Type != TypeDisk {
+		return "", fmt.Errorf("%v: no disk: %w", l.Address, ErrNoDevice)
+	}
+	if n == 0 {
+		return l.Node, nil
+	}
+	dir := filepath.Join(s.root(), "class", "scsi_device", l.Address.String(), "device", "block", filepath.Base(l.Node))
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if number(dir, e.Name(), "partition") == int64(n) {
+			return filepath.Join(s.dev(), e.Name()), nil
+		}
+	}
+	return "", fmt.Errorf("%s: no partition %d: %w", l.Node, n, ErrNoDevice)
+}
+
 // Hosts returns the numbers of the host adapters.
 func (s Sysfs) Hosts() ([]int, error) {
 	entries, err := os.ReadDir(filepath.Join(s.root(), "class", "scsi_host"))

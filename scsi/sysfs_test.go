@@ -91,6 +91,23 @@ func TestLUNs(t *testing.T) {
 	t.Errorf("found\n%s", b)
 }
 
+func TestPartition(t *testing.T) {
+	s := fakeSysfs(t)
+	all, err := s.LUNs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]string{0: "/d/sdb", 1: "/d/sdb1", 2: ""} {
+		got, err := s.Partition(&all[0], n)
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrNoDevice) {
+			t.Errorf("%d: %q, %v", n, got, err)
+		}
+	}
+	if _, err := s.Partition(&all[2], 0); !errors.Is(err, ErrNoDevice) {
+		t.Errorf("of a tape: %v", err)
+	}
+}
+
 func TestNoSCSI(t *testing.T) {
 	s := Sysfs{Root: t.TempDir()}
 	if all, err := s.LUNs(); err != nil || all != nil {

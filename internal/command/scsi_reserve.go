@@ -96,9 +96,7 @@ func newSCSIReset(a *app) *cobra.Command {
 		Use: "reset [flags] LUN", Short: "Reset a LUN, which breaks the reservation of any host",
 		Long: longSCSIReset + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return o.run(c.Context(), a, "reset", args[0], func(ctx context.Context, l *scsi.LUN, d *scsi.Device) error {
-				return o.reset(ctx, a, l, d)
-			})
+			return o.runReset(c.Context(), a, args[0])
 		},
 	}
 	o.names.add(c)
@@ -125,6 +123,18 @@ func (o *scsiReserve) run(ctx context.Context, a *app, what, name string, do fun
 		_, err := fmt.Fprintf(w, "%s: %s %s\n", what, r.Node, r.ID)
 		return err
 	})
+}
+
+func (o *scsiReserve) runReset(ctx context.Context, a *app, name string) error {
+	return o.run(ctx, a, "reset", name, func(ctx context.Context, l *scsi.LUN, d *scsi.Device) error { return o.reset(ctx, a, l, d) })
+}
+
+// lunID is the id that reset wants to be told, or the address of a LUN without one.
+func lunID(l *scsi.LUN) string {
+	if l.ID != "" {
+		return string(l.ID)
+	}
+	return l.Address.String()
 }
 
 // parseKey reads the key of this host.
@@ -187,11 +197,7 @@ func (o *scsiReserve) release(ctx context.Context, l *scsi.LUN, d *scsi.Device) 
 }
 
 func (o *scsiReserve) reset(ctx context.Context, a *app, l *scsi.LUN, d *scsi.Device) error {
-	id := string(l.ID)
-	if id == "" {
-		id = l.Address.String()
-	}
-	if err := o.agreed(ctx, a, id, d); err != nil {
+	if err := o.agreed(ctx, a, lunID(l), d); err != nil {
 		return err
 	}
 	scope := scsi.ResetLUN
