@@ -137,13 +137,11 @@ func refuseDescriptor(path string, d *Descriptor) error {
 	}
 	for _, e := range d.Extents {
 		switch e.Type {
-		case ExtentVMFSRDM, "VMFSRAWRDM":
-			return refuse("extent "+e.Name, "a raw device mapping: the content is on the mapped device; name the device (or an image of it) instead of the descriptor")
-		case ExtentVMFSRaw:
+		case ExtentVMFSRaw, "VMFSRAWRDM":
 			return refuse("extent "+e.Name, "a raw device: name the device instead of the descriptor")
 		case "VSANSPARSE":
 			return refuse("extent "+e.Name, "a vSAN delta cannot be read outside its cluster; consolidate the disk or export it")
-		case ExtentFlat, ExtentSparse, ExtentZero, ExtentVMFS, ExtentVMFSSparse, ExtentSESparse:
+		case ExtentFlat, ExtentSparse, ExtentZero, ExtentVMFS, ExtentVMFSSparse, ExtentSESparse, ExtentVMFSRDM:
 		default:
 			return refuse("extent "+e.Name, "extents of type "+e.Type+" are not known")
 		}

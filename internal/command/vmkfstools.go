@@ -3,6 +3,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,7 @@ type vmkfstools struct {
 	importFrom string
 	commit     bool
 	mapRaw     string
+	passRaw    string
 	geometry   bool
 	extend     string
 	lock       string
@@ -93,7 +95,8 @@ func newVmkfstools(a *app) *cobra.Command {
 	f.StringVarP(&o.export, "exportfile", "e", "", "write the disk to this file as sparse files below 2 GB; - for stdout")
 	f.StringVarP(&o.importFrom, "importfile", "i", "", "make a disk of this one")
 	f.BoolVarP(&o.commit, "commit", "m", false, "commit the redo log at the top of a disk")
-	f.StringVarP(&o.mapRaw, "maprawdisk", "r", "", "make a raw device mapping of this device")
+	f.StringVarP(&o.mapRaw, "maprawdisk", "r", "", "make a raw device mapping of this LUN")
+	f.StringVarP(&o.passRaw, "createrdmpassthru", "z", "", "the same, in physical compatibility mode")
 	f.BoolVarP(&o.geometry, "geometry", "g", false, "print the geometry of a disk")
 	f.StringVarP(&o.extend, "extendfile", "X", "", "make a disk larger: the new size")
 	f.StringVarP(&o.lock, "lock", "L", "", "what to do with a LUN: reserve, release, reset (or lunreset), targetreset")
@@ -141,7 +144,7 @@ func (o *vmkfstools) actions() []vmkAction {
 		{o.extend != "", o.doExtend, 1},
 		{o.recover, o.doRecover, 1},
 		{o.swap != "", o.doSwap, 1},
-		{o.mapRaw != "", vmkernel("raw device mappings (-r) need the id of a SCSI device"), 1},
+		{o.mapRaw != "" || o.passRaw != "", o.doMapRaw, 1},
 		{o.lock != "", o.doLock, 1},
 		{o.scan, o.doScan, 1},
 		{o.activate || o.deactivate, vmkernel("swapping to a file (-w, -y) is done by the kernel of ESX"), 1},
@@ -152,7 +155,7 @@ func (o *vmkfstools) run(c *cobra.Command, a *app, args []string) error {
 	all := slices.DeleteFunc(o.actions(), func(x vmkAction) bool { return !x.given })
 	switch {
 	case len(all) != 1:
-		return cli.Usage(errors.New("say one thing to be done: one of -C -S -P -l -c -e -i -m -r -g -X -L -R -s -k -w -y"))
+		return cli.Usage(errors.New("say one thing to be done: one of -C -S -P -l -c -e -i -m -r -z -g -X -L -R -s -k -w -y"))
 	case all[0].paths > 0 && len(args) != all[0].paths, len(args) == 0:
 		return cli.Usage(errors.New("say what it is to be done with: one path behind the options"))
 	}
@@ -165,7 +168,7 @@ func (o *vmkfstools) doLock(ctx context.Context, a *app, paths []string) error {
 	if err != nil {
 		return err
 	}
-	r := &scsiReserve{names: o.names.luns}
+	r := &scsiReserve{names: o.names.volumes.luns}
 	if o.force {
 		r.confirm = lunID(l)
 	}
@@ -184,9 +187,29 @@ func (o *vmkfstools) doLock(ctx context.Context, a *app, paths []string) error {
 	return cli.Usage(fmt.Errorf("-L %s: reserve, release, reset (or lunreset) or targetreset", o.lock))
 }
 
+// doMapRaw makes a raw device mapping.
+func (o *vmkfstools) doMapRaw(_ context.Context, a *app, paths []string) error {
+	if o.mapRaw != "" && o.passRaw != "" {
+		return cli.Usage(errors.New("-r and -z exclude each other"))
+	}
+	l, err := o.names.lun(cmp.Or(o.mapRaw, o.passRaw))
+	if err != nil {
+		return err
+	}
+	to, err := o.names.find(paths[0])
+	if err != nil {
+		return err
+	}
+	if !to.volume {
+		return cli.Usage(fmt.Errorf("%s: raw device mappings are files of a VMFS volume", paths[0]))
+	}
+	m := &diskMapRaw{physical: o.passRaw != ""}
+	return m.run(a, l, to.name, func(do func(*vmfs.Writer) error) error { return to.writer(o.force, do) })
+}
+
 // doScan has an adapter look for devices.
 func (o *vmkfstools) doScan(ctx context.Context, a *app, paths []string) error {
-	s := &scsiScan{names: o.names.luns, rescan: true}
+	s := &scsiScan{names: o.names.volumes.luns, rescan: true}
 	return s.run(ctx, a, paths)
 }
 

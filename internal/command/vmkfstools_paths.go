@@ -19,12 +19,10 @@ import (
 type vmkNames struct {
 	volumes volumeFlags
 	maps    map[string]string
-	luns    lunNames
 }
 
 func (n *vmkNames) add(c *cobra.Command) {
 	n.volumes.add(c)
-	n.luns.add(c)
 	c.Flags().StringToStringVar(&n.maps, "map", nil, "device or image that a name stands for, as in vmhba1:2:0:3=/dev/sdb3; may be repeated")
 }
 
@@ -90,7 +88,7 @@ func (n *vmkNames) lun(s string) (*scsi.LUN, error) {
 		}
 		s = device
 	}
-	return n.luns.find(s)
+	return n.volumes.luns.find(s)
 }
 
 // device returns the device that a name of ESX stands for: what --map says, or the LUN
@@ -106,7 +104,7 @@ func (n *vmkNames) device(name scsi.Name) (string, error) {
 			return device, nil
 		}
 	}
-	l, err := n.luns.find(name.String())
+	l, err := n.volumes.luns.find(name.String())
 	if err != nil {
 		return "", &cli.Error{Code: cli.ExitSource, Err: err, Hint: fmt.Sprintf("--map %v=DEVICE says which device that is", name)}
 	}

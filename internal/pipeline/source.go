@@ -199,7 +199,11 @@ func (s *Source) take(ctx context.Context, o *SourceOptions, r *snapshot.Request
 	s.Consistency = stream.Consistency(s.Snapshot.Consistency)
 	for i := range s.Snapshot.Disks {
 		d := &s.Snapshot.Disks[i]
-		s.Disks = append(s.Disks, stream.Disk{Record: record(d, file(d)), Image: d.Image})
+		r := record(d, file(d))
+		if r.Mapping = mappingOf(o.Tree, d); r.Mapping != nil && r.Mapping.Mode == mappedPhysical {
+			o.Warn(fmt.Sprintf("disk %s is a raw device mapping in physical mode: no snapshot protects it, and it is read as the LUN is now", r.Key))
+		}
+		s.Disks = append(s.Disks, stream.Disk{Record: r, Image: d.Image})
 	}
 	if o.SkipFree {
 		if err := s.skipFree(ctx, o); err != nil {
