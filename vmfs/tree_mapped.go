@@ -42,6 +42,10 @@ type mappedFile struct {
 	path  string
 }
 
+var _ disk.Mapping = (*mappedFile)(nil)
+
+func (m *mappedFile) MapsDevice() {}
+
 func (m *mappedFile) Name() string { return m.path }
 func (m *mappedFile) Device() bool { return true }
 func (m *mappedFile) Size() int64  { return m.inode.stat.SizeBytes }

@@ -66,7 +66,10 @@ func (m *MappedLUNs) open(device string) (disk.RawFile, error) {
 // lunFile is a LUN, or an image that stands for it.
 type lunFile struct{ disk.RawFile }
 
+var _ disk.Mapping = lunFile{}
+
 func (lunFile) Device() bool { return true }
+func (lunFile) MapsDevice()  {}
 
 // find finds the LUN with the id of a mapping. Several paths to it are one LUN.
 func (m *MappedLUNs) find(id *vmfs.DiskID) (*scsi.LUN, error) {
