@@ -51,7 +51,7 @@ func Start(tb testing.TB, o Options) *Guest {
 	dir := tb.TempDir()
 	g := &Guest{console: filepath.Join(dir, "console"), gone: make(chan struct{}), more: make(chan struct{})}
 	args := []string{
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "1", "-m", "768",
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(o.MemoryMiB),
 		"-serial", "file:" + g.console, "-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet loglevel=4 panic=-1 nokaslr no_timer_check mitigations=off audit=0 cryptomgr.notests "+
 			"scsilab_tapes=%d scsilab_capacity=%d scsilab_warning=%d scsilab_luns=%d", o.tapes(), o.Capacity, o.Warning, o.luns()),

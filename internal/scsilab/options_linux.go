@@ -22,6 +22,8 @@ type Options struct {
 	Tools   []string // programs of the host that are in the guest's PATH
 	Links   []string // further names for the first of them, as busybox has its programs
 
+	MemoryMiB int // 768 if 0
+
 	// LUNs has the guest have disks in place of tapes: LUN_A and LUN_B, which has blocks of
 	// 4096 bytes, on a host adapter each for LUN_A and LUN_A_OTHER, and LUN_THIN, which tells
 	// what is unmapped. LUN_A_SG is its generic device, LUN_A_HCTL its address, LUN_A_STORE
@@ -35,6 +37,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.MemoryMiB == 0 {
+		o.MemoryMiB = 768
+	}
 	if o.Tapes == 0 {
 		o.Tapes = 4
 	}
