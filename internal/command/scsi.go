@@ -18,7 +18,7 @@ import (
 const longSCSI = `Scsi finds the LUNs of this machine, tells who they are and who has reserved them, and
 reserves, releases and resets them. Most of it needs root.
 
-LUN is a node such as /dev/sdb, an id (naa.600…, eui.…, t10.…, also as udev writes it below
+LUN is a node such as /dev/sdb, an id (naa.600..., eui...., t10...., also as udev writes it below
 /dev/disk/by-id), an address of Linux (HOST:CHANNEL:TARGET:LUN), or a name of ESX
 (vmhba1:2:0). A LUN is told by its own id: when it is presented at another address it
 stays the same. --vmhba-table names a file that keeps which LUNs the names of ESX stand
