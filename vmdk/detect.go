@@ -103,10 +103,19 @@ func readDescriptorFile(f disk.RawFile) (*Descriptor, error) {
 	if err := disk.ReadFull(f, b, 0); err != nil {
 		return nil, err
 	}
-	if i := bytes.IndexByte(b, 0); i >= 0 && !disk.IsZero(b[i:]) {
+	if i := bytes.IndexByte(b, 0); i >= 0 && !leftOver(b[:i], b[i:]) {
 		return nil, &disk.FormatError{File: f.Name(), Format: descriptorFormat, Field: "text", Offset: int64(i), Err: disk.ErrCorrupt, Detail: "a NUL inside the text"}
 	}
 	return parseDescriptorOf(f.Name(), b)
+}
+
+// leftOver reports whether what follows the text's end is nothing: zeros, or
+// the end of a text that was longer. QEMU writes a new CID over the old one,
+// and if it has two or more digits less, the last bytes of the old text stay
+// behind the NUL (seen with qemu-img 7.2, with one disk in 256).
+func leftOver(text, rest []byte) bool {
+	rest = bytes.Trim(rest, "\x00")
+	return len(rest) < len("ffffffff") && bytes.HasSuffix(text, rest)
 }
 
 // parseDescriptorOf parses a descriptor and puts the file's name into errors.
