@@ -34,7 +34,7 @@ minio       := $(TOOLS)/minio-$(MINIO_VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build plugins proto install demo e2e e2e-all test lab-tape lint race check bench matrix fuzz soak tools s3-server s3-servers clean
+.PHONY: help build plugins proto install demo e2e e2e-all test lab lint race check bench matrix fuzz soak tools s3-server s3-servers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,9 +64,9 @@ e2e-all: build s3-servers ## the same, with what takes long, on two S3 servers
 test: ## the test suite
 	$(GO) test -timeout 30m $(ARGS) ./...
 
-lab-tape: ## the tests of tapes in guests with real tape drivers, drives and a changer; needs QEMU and mtx
+lab: ## the tests of LUNs and tapes in guests with real disk and tape drivers, LUNs, drives and a changer; needs QEMU and mtx
 	scripts/guest-kernel.sh
-	VMSTREAM_LAB=1 $(GO) test -count=1 -timeout 30m -run 'Lab$$' -v $(ARGS) ./sinks/tape
+	VMSTREAM_LAB=1 $(GO) test -count=1 -timeout 30m -run 'Lab$$' -v $(ARGS) ./scsi ./sinks/tape ./internal/pipeline ./internal/command
 
 lint: tools ## format, vet, staticcheck, go.mod
 	@out=$$($(gofumpt) -l .); if [ -n "$$out" ]; then echo "not formatted as gofumpt does it:"; echo "$$out"; exit 1; fi

@@ -50,18 +50,31 @@ func zeroAlignment(f *os.File) int64 {
 	return align
 }
 
-// deviceZeroOut clears a range by the BLKZEROOUT ioctl; the kernel picks the
-// device's own command or writes zeros. ErrUnsupported means that the caller
-// has to write them.
+// deviceZeroOut clears a range. A thin LUN is told that it need not keep anything there,
+// if that reads as zeros afterwards: that is what punching a hole asks for. Otherwise, by
+// the BLKZEROOUT ioctl, the kernel picks the device's own command or writes zeros.
+// ErrUnsupported means that the caller has to write them.
 func deviceZeroOut(f *os.File, off, length int64) error {
+	if err := punchHole(f, off, length); !cannotZero(err) {
+		return err
+	}
 	arg := [2]uint64{uint64(off), uint64(length)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&arg)))
-	switch errno {
-	case 0:
+	switch {
+	case errno == 0:
 		return nil
-	case unix.EOPNOTSUPP, unix.EINVAL, unix.ENOTTY, unix.ENOSYS, unix.EREMOTEIO:
+	case cannotZero(errno):
 		return errors.ErrUnsupported
-	default:
-		return errno
 	}
+	return errno
+}
+
+// cannotZero reports if an error says that a device does not do it, not that it has failed.
+func cannotZero(err error) bool {
+	for _, e := range []error{errors.ErrUnsupported, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOTTY, unix.ENOSYS, unix.EREMOTEIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

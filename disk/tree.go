@@ -43,6 +43,13 @@ type RawFile interface {
 	Stat() (fs.FileInfo, error) // what it is now
 }
 
+// Mapping is a RawFile that is the device which a raw device mapping stands for, and not
+// a device that somebody has put where a file should be.
+type Mapping interface {
+	RawFile
+	MapsDevice()
+}
+
 // Directory is an open directory. Names in it may have several components; none leads
 // out of it, not by ".." and not by a symbolic link: that is an error.
 type Directory interface {

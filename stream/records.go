@@ -94,6 +94,20 @@ type DiskRecord struct {
 	// Free tells, if the free space of file systems was left out, what was found on the
 	// disk. It reads as zeros.
 	Free []FreeRecord `json:"free,omitempty"`
+
+	// Mapping tells, if the disk was a raw device mapping, of which LUN.
+	Mapping *MappingRecord `json:"mapping,omitempty"`
+}
+
+// MappingRecord is a raw device mapping: what the machine had in place of a disk of files.
+type MappingRecord struct {
+	Mode     string `json:"mode"`             // virtual or physical
+	Vendor   string `json:"vendor,omitempty"` // of the LUN, as the mapping has it
+	Model    string `json:"model,omitempty"`
+	Revision string `json:"revision,omitempty"`
+	LUN      uint16 `json:"lun"`          // its number when it was mapped
+	IDType   uint8  `json:"id_type"`      // of the id as ESX keeps it
+	ID       string `json:"id,omitempty"` // in hexadecimal
 }
 
 // FreeRecord is a file system on a disk, or what else is in a partition.

@@ -37,6 +37,8 @@ const (
 	TypeVMFS             = "vmfs"
 	TypeVMFSSparse       = "vmfsSparse"
 	TypeSESparse         = "seSparse"
+	TypeRDM              = "vmfsRawDeviceMap"            // in virtual compatibility mode
+	TypeRDMPhysical      = "vmfsPassthroughRawDeviceMap" // in physical compatibility mode
 )
 
 // Entry is a key and its value, quotes removed.

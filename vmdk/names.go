@@ -134,7 +134,7 @@ func (d *directoryOf) openInside(name string) (disk.RawFile, error) {
 			return nil, err
 		}
 	}
-	if f.Device() {
+	if _, mapped := f.(disk.Mapping); f.Device() && !mapped {
 		return nil, errors.Join(d.refuse(name, "is a device"), f.Close())
 	}
 	return f, nil

@@ -19,7 +19,7 @@ func (op *opener) openExtents(l *Link, dir *directoryOf) error {
 			l.add(zeroExtent{sizeBytes: e.Sectors * disk.SectorSize})
 			continue
 		}
-		if e.Type != ExtentFlat && e.Type != ExtentVMFS {
+		if e.Type != ExtentFlat && e.Type != ExtentVMFS && e.Type != ExtentVMFSRDM {
 			key := filepath.Clean(e.Name)
 			if sparse[key] {
 				return &disk.FormatError{
@@ -55,7 +55,23 @@ func (op *opener) openExtent(l *Link, f disk.RawFile, e Extent) (extent, error) 
 	spec := extentSpec{sectors: e.Sectors, hole: holeOf(l.descriptor)}
 	var x *grainExtent
 	var err error
+	if _, ok := f.(disk.Mapping); ok && e.Type != ExtentVMFSRDM {
+		return nil, &disk.FormatError{
+			File: l.info.Path, Format: descriptorFormat, Field: "extent " + quoteName(e.Name), Offset: -1, Err: disk.ErrCorrupt,
+			Detail: "a raw device mapping, where the descriptor says " + e.Type,
+		}
+	}
 	switch e.Type {
+	case ExtentVMFSRDM:
+		// The file that a mapping names has nothing but an id: what lies in the tree in its
+		// place has to be the device.
+		if _, ok := f.(disk.Mapping); !ok {
+			return nil, &disk.FormatError{
+				File: l.info.Path, Format: descriptorFormat, Field: "extent " + quoteName(e.Name), Offset: -1, Err: disk.ErrUnsupported,
+				Detail: "a raw device mapping: the content is on the mapped LUN; say with --rdm " + filepath.Base(l.info.Path) + "=DEVICE which device or image of it that is",
+			}
+		}
+		return openFlat(f, op.shared, e, false)
 	case ExtentFlat, ExtentVMFS:
 		if len(l.descriptor.Extents) == 1 && f.Size() > (e.OffsetSectors+e.Sectors)*disk.SectorSize {
 			op.shared.warnf("%s: is longer than the descriptor says; the rest is not read", f.Name())

@@ -48,6 +48,9 @@ func TestEntryPoint(t *testing.T) {
 		{"x.dsk", descriptor, Options{Role: RoleConfigured}, "", disk.ErrOutside},
 		{"x.vmdk", descriptor, Options{}, TypeMonolithicFlat, nil},
 		{"x.VMDK", descriptor, Options{}, TypeMonolithicFlat, nil},
+		{"x.vmdk", slices.Concat(descriptor, []byte{0}, descriptor[len(descriptor)-6:], make([]byte, 80)), Options{}, TypeMonolithicFlat, nil}, // as QEMU leaves it
+		{"x.vmdk", slices.Concat(descriptor, []byte{0}, descriptor[len(descriptor)-9:]), Options{}, "", disk.ErrCorrupt},
+		{"x.vmdk", slices.Concat(descriptor, []byte("\x00#\n")), Options{}, "", disk.ErrCorrupt},
 		{"x.vmdk", hosted, Options{}, TypeMonolithicSparse, nil},
 		{"x.vmdk", raw, Options{}, "", disk.ErrUnknown},
 		{"x", raw, Options{}, "", disk.ErrUnknown},

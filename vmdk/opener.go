@@ -215,7 +215,7 @@ func (op *opener) judge(path string, d *Descriptor) error {
 func knownCreateType(s string) bool {
 	for _, t := range []string{
 		TypeMonolithicSparse, TypeMonolithicFlat, TypeTwoGbSparse, TypeTwoGbFlat, TypeStreamOptimized,
-		TypeVMFS, TypeVMFSSparse, TypeSESparse, "2GbMaxExtentSparse", "2GbMaxExtentFlat",
+		TypeVMFS, TypeVMFSSparse, TypeSESparse, TypeRDM, TypeRDMPhysical, "vmfsRDM", "vmfsRDMP", "2GbMaxExtentSparse", "2GbMaxExtentFlat",
 		"vmfsPreallocated", "vmfsEagerZeroedThick", "vmfsThick", "vmfsThin", "vmfsSeSparse", "vmfsSparse6",
 		"fullDevice", "partitionedDevice", "custom",
 	} {

@@ -73,6 +73,27 @@ func FlatDescriptor(spec CreateSpec) (extent string, text []byte, err error) {
 	return spec.flat()
 }
 
+// MappingDescriptor returns the descriptor of a raw device mapping of a LUN of
+// spec.SizeBytes, and the name of the mapping file that it names. Products tell the two
+// modes by both.
+func MappingDescriptor(spec CreateSpec, physical bool) (mapping string, text []byte, err error) {
+	spec.Format = FormatVMFS
+	if err := spec.check(); err != nil {
+		return "", nil, fmt.Errorf("vmdk: descriptor of %s: %w", spec.Name, err)
+	}
+	createType, suffix := TypeRDM, "-rdm.vmdk"
+	if physical {
+		createType, suffix = TypeRDMPhysical, "-rdmp.vmdk"
+	}
+	mapping = spec.base() + suffix
+	d, err := spec.descriptor(createType, []Extent{{Access: AccessRW, Sectors: spec.sectors(), Type: ExtentVMFSRDM, Name: mapping}})
+	if err != nil {
+		return "", nil, err
+	}
+	text, err = d.Marshal()
+	return mapping, text, err
+}
+
 // Adopts reports if the data of a disk of this format is a raw file, so that
 // Adopt can make one.
 func (f Format) Adopts() bool { return f == FormatRaw || f == FormatFlat || f == FormatVMFS }

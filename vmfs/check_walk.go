@@ -49,6 +49,9 @@ func (c *check) folder(d folder) []folder {
 	for _, err := range all.errs {
 		c.damage(BadDirectory, d.path, err)
 	}
+	for _, name := range all.again {
+		c.tell(BadDirectory, false, d.path, at, "the same entry %q is there twice: a removal was interrupted", name)
+	}
 	if self := d.n.stat.Address; all.self != self {
 		c.tell(BadParent, false, d.path, at, "the entry . leads to %08x, the directory is %08x", all.self, self)
 	}

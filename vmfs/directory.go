@@ -20,6 +20,7 @@ type dirEntry struct {
 
 const (
 	entryLen     = 0x8C
+	entryAddress = 0x04
 	entryName    = 0x0C
 	entryNameLen = 128
 
@@ -35,6 +36,10 @@ type directory struct {
 	self    uint32 // address of what . is
 	parent  uint32 // and of what .. is
 	errs    []error
+
+	// again are the names that have the same entry twice, as is left if the removal of
+	// another was interrupted. It does no harm.
+	again []string
 }
 
 // readDirectory reads all entries of a directory, in the order that they have there.
@@ -93,19 +98,22 @@ func (d *directory) add(e fields, nameAt, nameLen int) {
 
 // checkNames drops entries whose names are no names, and second ones of a name.
 func (d *directory) checkNames(l *layout) {
-	seen := make(map[string]struct{}, len(d.entries))
+	seen := make(map[string]dirEntry, len(d.entries))
 	kept := d.entries[:0]
 	for _, e := range d.entries {
-		_, twice := seen[e.name]
+		other, twice := seen[e.name]
 		switch {
 		case e.name == "" || strings.ContainsAny(e.name, "/\x00"):
 			d.errs = append(d.errs, l.corrupt("directory", 0, "an entry is called %q, which is no name", e.name))
+			continue
+		case twice && e == other:
+			d.again = append(d.again, e.name)
 			continue
 		case twice:
 			d.errs = append(d.errs, l.corrupt("directory", 0, "%q is there twice", e.name))
 			continue
 		}
-		seen[e.name] = struct{}{}
+		seen[e.name] = e
 		kept = append(kept, e)
 	}
 	d.entries = kept

@@ -23,6 +23,7 @@ const Root = "/vmfs/volumes"
 type Tree struct {
 	volumes []*mounted
 	note    func(string)
+	mapped  func(string, *Stat) (disk.RawFile, error) // opens the LUNs of mappings; nil: not
 }
 
 var (
@@ -172,13 +173,25 @@ func (t *Tree) split(name string) (*mounted, string) {
 // Open implements disk.Tree.
 func (t *Tree) Open(name string) (disk.RawFile, error) {
 	s, err := t.find(name, true)
-	if err == nil {
-		err = s.readable()
+	return t.open(s, name, err)
+}
+
+// open opens what was found, if err is nil.
+func (t *Tree) open(s *spot, name string, err error) (disk.RawFile, error) {
+	var f disk.RawFile
+	switch {
+	case err != nil:
+	case t.mapped != nil && s.volume != nil && s.inode.stat.Type == RawDevice:
+		f, err = t.openMapped(s)
+	default:
+		if err = s.readable(); err == nil {
+			f = &treeFile{File{fs: s.volume.FS, inode: s.inode, name: s.name}, s.path()}
+		}
 	}
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
-	return &treeFile{File{fs: s.volume.FS, inode: s.inode, name: s.name}, s.path()}, nil
+	return f, nil
 }
 
 func (s *spot) readable() error {
@@ -253,12 +266,15 @@ type treeFile struct {
 func (f *treeFile) Name() string { return f.path }
 
 // Stat implements disk.RawFile: it tells what the file is now.
-func (f *treeFile) Stat() (fs.FileInfo, error) {
-	n, err := f.fs.reread(f.inode)
+func (f *treeFile) Stat() (fs.FileInfo, error) { return f.fs.statNow(f.inode, f.path) }
+
+// statNow tells what the file with a path in a tree is now.
+func (f *FS) statNow(n *inode, name string) (fs.FileInfo, error) {
+	n, err := f.reread(n)
 	if err != nil {
-		return nil, pathError("stat", f.path, err)
+		return nil, pathError("stat", name, err)
 	}
-	return info{path.Base(f.path), n}, nil
+	return info{path.Base(name), n}, nil
 }
 
 // Device implements disk.RawFile.
@@ -293,13 +309,7 @@ func localName(name string) bool {
 // Open implements disk.Directory.
 func (d *treeDir) Open(name string) (disk.RawFile, error) {
 	s, err := d.inside(name, true)
-	if err == nil {
-		err = s.readable()
-	}
-	if err != nil {
-		return nil, pathError("open", name, err)
-	}
-	return &treeFile{File{fs: s.volume.FS, inode: s.inode, name: s.name}, s.path()}, nil
+	return d.t.open(s, name, err)
 }
 
 // Stat implements disk.Directory.

@@ -216,12 +216,27 @@ func (w *Writer) mkdir(name string, mode fs.FileMode) error {
 	return nil
 }
 
-// addEntry adds an entry at the end of a directory, and writes its descriptor.
+// addEntry adds an entry to a directory, in a place that is not in use or else at its end,
+// and writes its descriptor.
 func (w *Writer) addEntry(dir *inode, e dirEntry) error {
 	defer w.forget()
 	x := &FileWriter{w: w, n: dir, dense: true}
 	if err := x.countPointers(); err != nil {
 		return err
+	}
+	b := make(fields, dir.layout.size)
+	if err := dir.layout.readFull(b, 0, "directory"); err != nil {
+		return err
+	}
+	dir.stat.Modified, dir.stat.Changed = w.now().UTC(), w.now().UTC()
+	for off := 0; off+entryLen <= len(b); off += entryLen {
+		if b[off:].u32(entryAddress) != 0 {
+			continue
+		}
+		if err := x.flush(); err != nil { // its count of links before the link
+			return err
+		}
+		return x.putEntry(encodeEntry(e), int64(off))
 	}
 	off := dir.layout.size
 	if off+entryLen > int64(len(dir.layout.addrs))*dir.layout.unit {
@@ -232,11 +247,11 @@ func (w *Writer) addEntry(dir *inode, e dirEntry) error {
 	if err := x.write(encodeEntry(e), off); err != nil {
 		return err
 	}
-	dir.stat.Modified, dir.stat.Changed = w.now().UTC(), w.now().UTC()
 	return x.flush()
 }
 
-// removeEntry takes an entry out of a directory; the last one takes its place.
+// removeEntry takes an entry out of a directory; the last one takes its place. That is
+// there twice for a time, which readers know: see [directory].
 func (w *Writer) removeEntry(dir *inode, name string) error {
 	defer w.forget()
 	x := &FileWriter{w: w, n: dir, dense: true}
@@ -247,22 +262,64 @@ func (w *Writer) removeEntry(dir *inode, name string) error {
 	if err := dir.layout.readFull(b, 0, "directory"); err != nil {
 		return err
 	}
+	found := false
 	for off := 0; off+entryLen <= len(b); off += entryLen {
 		e := b[off:][:entryLen]
-		if e.u32(4) == 0 || e.text(entryName, entryNameLen) != name {
+		if e.u32(entryAddress) == 0 || e.text(entryName, entryNameLen) != name {
 			continue
 		}
-		last := len(b) - entryLen
-		if off != last {
-			if err := x.write(b[last:], int64(off)); err != nil {
-				return err
-			}
+		found = true
+		e.put32(entryAddress, 0)
+		if err := x.write(e[entryAddress:][:4], int64(off)+entryAddress); err != nil {
+			return err
 		}
-		dir.stat.SizeBytes, dir.layout.size = int64(last), int64(last)
-		dir.stat.Modified, dir.stat.Changed = w.now().UTC(), w.now().UTC()
-		return x.flush()
 	}
-	return fs.ErrNotExist
+	if !found {
+		return fs.ErrNotExist
+	}
+	end, err := x.compact(b)
+	if err != nil {
+		return err
+	}
+	dir.stat.SizeBytes, dir.layout.size = int64(end), int64(end)
+	dir.stat.Modified, dir.stat.Changed = w.now().UTC(), w.now().UTC()
+	return x.flush()
+}
+
+// compact moves the last entries of a directory to where entries are not in use, and
+// returns where the directory ends then.
+func (x *FileWriter) compact(b fields) (int, error) {
+	end := usedEntries(b)
+	for off := 0; off < end; off += entryLen {
+		if b[off:].u32(entryAddress) != 0 {
+			continue
+		}
+		copy(b[off:off+entryLen], b[end-entryLen:end])
+		if err := x.putEntry(b[off:off+entryLen], int64(off)); err != nil {
+			return 0, err
+		}
+		end = usedEntries(b[:end-entryLen])
+	}
+	return end, nil
+}
+
+// putEntry writes an entry where none is in use. It is there with the last write.
+func (x *FileWriter) putEntry(e fields, off int64) error {
+	unused := append(fields(nil), e...)
+	unused.put32(entryAddress, 0)
+	if err := x.write(unused, off); err != nil {
+		return err
+	}
+	return x.write(e[entryAddress:][:4], off+entryAddress)
+}
+
+// usedEntries is where the last entry of a directory ends that is in use.
+func usedEntries(b fields) int {
+	end := len(b) / entryLen * entryLen
+	for end > 0 && b[end-entryLen:].u32(entryAddress) == 0 {
+		end -= entryLen
+	}
+	return end
 }
 
 // Symlink makes a symbolic link. Hosts have absolute paths of their own as targets.

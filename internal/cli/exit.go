@@ -22,7 +22,7 @@ const (
 	ExitSource   = 5 // trouble with the source or its snapshot
 	ExitSink     = 6 // trouble writing the stream
 	ExitAudit    = 7 // what tells the changes of a disk has been found wrong
-	ExitVMkernel = 8 // only the kernel of ESX can do it, or commands to a SCSI device
+	ExitVMkernel = 8 // only the kernel of ESX can do it
 	ExitHangup   = 128 + 1
 	ExitInt      = 128 + 2
 	ExitTerm     = 128 + 15

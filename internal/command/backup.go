@@ -131,6 +131,7 @@ func (o *backupOptions) add(c *cobra.Command) {
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	f.BoolVar(&o.source.SkipFree, "skip-free", false, "leave out what the file systems on the disks do not use: ext2, ext3, ext4, XFS, NTFS, FAT (not with --since)")
+	f.BoolVar(&o.source.ReadUnmapped, "read-unmapped", false, "read also what thin LUNs say that holds nothing")
 	addSourceFormat(c, &o.sourceFormat)
 	o.volumes.add(c)
 	complete(c, "consistency", consistencies())

@@ -22,7 +22,7 @@ func newDisk(a *app) *cobra.Command {
 		Long: longDisk + "\n\n" + exitCodes, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newDiskInfo(a), newDiskMap(a), newDiskConvert(a), newDiskGeometry(a), newDiskExtend(a))
+	c.AddCommand(newDiskInfo(a), newDiskMap(a), newDiskConvert(a), newDiskGeometry(a), newDiskExtend(a), newDiskMapRaw(a))
 	return c
 }
 

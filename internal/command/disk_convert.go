@@ -34,6 +34,7 @@ type convertOptions struct {
 	disk     diskFlags
 	pipeline pipeline.ConvertOptions
 	format   string
+	readAll  bool // also what thin LUNs say that holds nothing
 }
 
 func newDiskConvert(a *app) *cobra.Command {
@@ -48,6 +49,7 @@ func newDiskConvert(a *app) *cobra.Command {
 	f.StringVar(&o.format, "format", "", "format of OUT: "+strings.Join(convertFormats(), ", ")+" (if empty: sparse for .vmdk, else raw)")
 	f.IntVar(&o.pipeline.Workers, "workers", 0, "parts of the disk worked on at a time, 1 MiB of memory each (0: one more than there are processors)")
 	f.BoolVar(&o.pipeline.AssumeZeroed, "assume-zeroed", false, "the block device reads as zeros already: write data only")
+	f.BoolVar(&o.readAll, "read-unmapped", false, "read also what thin LUNs say that holds nothing")
 	f.BoolVar(&o.pipeline.Force, "force", false, "replace existing files")
 	f.BoolVar(&o.pipeline.IgnoreSpace, "ignore-space", false, "begin even if there may be too little free space")
 	complete(c, "format", convertFormats())
@@ -87,7 +89,8 @@ func runDiskConvert(c *cobra.Command, a *app, o *convertOptions, in, out string)
 	p := o.pipeline
 	p.To, p.Format, p.Counters = out, vmdk.Format(o.format), new(stream.Counters)
 	p.Source = pipeline.SourceOptions{
-		Tree: at.tree, Under: at.under, Format: vmdk.SourceFormat(o.disk.format), AllowOutside: o.disk.allowOutside, PadShort: o.disk.padShort, Warn: a.console.Warn,
+		Tree: at.tree, Under: at.under, Format: vmdk.SourceFormat(o.disk.format), AllowOutside: o.disk.allowOutside, PadShort: o.disk.padShort, ReadUnmapped: o.readAll,
+		Warn: a.console.Warn,
 	}
 	if out == "-" {
 		w, err := a.streamOutput()

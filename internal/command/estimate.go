@@ -58,6 +58,7 @@ func newEstimate(a *app) *cobra.Command {
 	f.BoolVar(&o.source.AllowOutside, "allow-outside", false, "let a VM have disks outside its directory and /vmfs/volumes, and descriptors name files outside theirs, and devices")
 	f.BoolVar(&o.source.PadShort, "pad-short", false, "fill up flat files that are too short, and a last part of a sector, with zeros")
 	f.BoolVar(&o.source.SkipFree, "skip-free", false, "of a backup that leaves out what the file systems on the disks do not use")
+	f.BoolVar(&o.source.ReadUnmapped, "read-unmapped", false, "read also what thin LUNs say that holds nothing")
 	addSourceFormat(c, &o.sourceFormat)
 	o.volumes.add(c)
 	return c

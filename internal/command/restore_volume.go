@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/scsi"
 	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vmdk"
 	"github.com/vmstream/vmstream/vmfs"
@@ -21,11 +22,15 @@ import (
 type volumeTarget struct {
 	diskFormat  string
 	allowDevice bool
+	mapRaw      map[string]string
+	luns        lunNames
 }
 
 func (v *volumeTarget) add(c *cobra.Command) {
 	c.Flags().StringVar(&v.diskFormat, "disk-format", string(pipeline.ProvisionSame), "blocks of disks on a VMFS volume: same, thin, zeroedthick, eagerzeroedthick")
 	c.Flags().BoolVar(&v.allowDevice, "allow-device", false, "write to a VMFS volume on block devices, too: no host uses it")
+	c.Flags().StringToStringVar(&v.mapRaw, "map-raw", nil, "write a disk to this LUN, and make a raw device mapping of it on the volume, as in scsi0:1=naa.600140500000000a; may be repeated")
+	v.luns.add(c)
 	complete(c, "disk-format", provisioningNames())
 }
 
@@ -44,8 +49,8 @@ func (v *volumeTarget) validate(o *restoreOptions) error {
 		return errors.New("--to takes a file or a device; restore the VM with -C vmfs:VOLUME!/DIR, or copy the file with vmstream vmfs cp")
 	case !slices.Contains(provisioningNames(), v.diskFormat):
 		return fmt.Errorf("--disk-format %q: one of %v", v.diskFormat, provisioningNames())
-	case !onVolume && (v.allowDevice || v.diskFormat != string(pipeline.ProvisionSame)):
-		return errors.New("--disk-format and --allow-device go with -C vmfs:VOLUME!/DIR")
+	case !onVolume && (v.allowDevice || len(v.mapRaw) > 0 || v.diskFormat != string(pipeline.ProvisionSame)):
+		return errors.New("--disk-format, --map-raw and --allow-device go with -C vmfs:VOLUME!/DIR")
 	case onVolume && o.pipeline.Force:
 		return errors.New("nothing on a volume is replaced: --force does not go with -C vmfs:VOLUME!/DIR")
 	case onVolume && o.format != string(pipeline.FormatSame) && o.format != string(vmdk.FormatVMFS):
@@ -70,6 +75,10 @@ func (v *volumeTarget) open(p *pipeline.RestoreOptions) (*openVolume, error) {
 	if !hasPath {
 		return nil, cli.Usage(fmt.Errorf("-C %s: name a directory of the volume, as in %[1]s!/", p.Dir))
 	}
+	raw, err := v.raw()
+	if err != nil {
+		return nil, err
+	}
 	t, err := openVMFSTarget(names, v.allowDevice, "allow-device")
 	if err != nil {
 		return nil, err
@@ -78,8 +87,28 @@ func (v *volumeTarget) open(p *pipeline.RestoreOptions) (*openVolume, error) {
 	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}
-	p.Dir, p.Volume = "", &pipeline.Volume{W: w, Dir: dir, Provisioning: pipeline.Provisioning(v.diskFormat)}
+	p.Dir, p.Volume = "", &pipeline.Volume{W: w, Dir: dir, Provisioning: pipeline.Provisioning(v.diskFormat), Raw: raw}
 	return &openVolume{target: t, w: w}, nil
+}
+
+// raw finds the LUNs of --map-raw.
+func (v *volumeTarget) raw() (map[string]pipeline.RawTarget, error) {
+	raw := map[string]pipeline.RawTarget{}
+	for key, name := range v.mapRaw {
+		l, err := v.luns.find(name)
+		if err != nil {
+			return nil, err
+		}
+		id, err := pipeline.DiskIDOf(l)
+		if err == nil && (l.Type != scsi.TypeDisk || l.Node == "") {
+			err = fmt.Errorf("%s: no disk: %w", name, scsi.ErrNoDevice)
+		}
+		if err != nil {
+			return nil, cli.Usage(fmt.Errorf("--map-raw %s: %w", key, err))
+		}
+		raw[key] = pipeline.RawTarget{Device: l.Node, SizeBytes: l.SizeBytes, ID: id}
+	}
+	return raw, nil
 }
 
 // finish makes everything durable.

@@ -73,7 +73,7 @@ func newRoot(s Streams) (*cobra.Command, *app) {
 	f.BoolVarP(&a.console.Quiet, "quiet", "q", false, "only warnings and errors")
 	f.BoolVarP(&a.console.Verbose, "verbose", "v", false, "tell more")
 	root.AddCommand(
-		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newEstimate(a), newRun(a), newSink(a), newDisk(a), newRedo(a), newSnapshot(a), newVMFS(a), newVersion(a),
+		newBackup(a), newRestore(a), newMerge(a), newVerify(a), newInspect(a), newList(a), newEstimate(a), newRun(a), newSink(a), newDisk(a), newRedo(a), newSnapshot(a), newVMFS(a), newSCSI(a), newVersion(a),
 		newVmsnap(a), newVmres(a), newAddredo(a), newVmkfstools(a),
 		newIntegrate(a), newAmvmstream(a),
 	)

@@ -3,6 +3,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,11 +142,12 @@ func (t *vmfsTarget) close() error {
 type vmfsWriteFlags struct {
 	volume string
 	force  bool
+	flag   string // that says so, if it is not --force
 }
 
 // change opens a volume for writing, has it changed, and closes it.
 func (v *vmfsWriteFlags) change(names []string, do func(*vmfs.Writer) error) error {
-	t, err := openVMFSTarget(names, v.force, "force")
+	t, err := openVMFSTarget(names, v.force, cmp.Or(v.flag, "force"))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,18 +22,20 @@ const longVmkfstools = `Vmkfstools takes the options of the tool of ESX Server t
 and the disks on them, and works on images, LUNs and files of this machine.
 
 A volume is named by its device or image, as vmfs:DEVICE, or, if --vmfs names it, by its
-label: /vmfs/volumes/LABEL, /vmfs/LABEL. --map tells which device a name such as
-vmhba1:2:0:3 stands for. A file of a volume is vmfs:DEVICE!/FILE, LABEL:FILE, vmhba1:2:0:3:FILE
-or a path below /vmfs. Everything else is a file of this machine.
+label: /vmfs/volumes/LABEL, /vmfs/LABEL. A name such as vmhba1:2:0:3 stands for the device that
+--map says, or that --vmhba-table knows it by, or else for what host adapter 1 of this machine
+has at target 2, LUN 0, partition 3 (0: all of it). A file of a volume is vmfs:DEVICE!/FILE,
+LABEL:FILE, vmhba1:2:0:3:FILE or a path below /vmfs. Everything else is a file of this machine.
 
   vmkfstools -C vmfs5 -S datastore1 volume.img
   vmkfstools -i web01.vmdk vmfs:volume.img!/web01.vmdk -d thin
   vmkfstools --vmfs /dev/sdb -e web01.vmdk datastore1:web01.vmdk
   vmkfstools --vmfs /dev/sdb -l -h /vmfs/datastore1
   vmkfstools -X 20G web01.vmdk
+  vmkfstools -L release vmhba1:2:0
+  vmkfstools -s vmhba1
 
-What only the kernel of ESX can do, to swap to a file (-w, -y), ends with exit code 8, as
-does what needs commands to a SCSI device (-L, -r, -s).`
+What only the kernel of ESX can do, to swap to a file (-w, -y), ends with exit code 8.`
 
 // vmkfstools are the options.
 type vmkfstools struct {
@@ -51,6 +54,7 @@ type vmkfstools struct {
 	importFrom string
 	commit     bool
 	mapRaw     string
+	passRaw    string
 	geometry   bool
 	extend     string
 	lock       string
@@ -91,16 +95,17 @@ func newVmkfstools(a *app) *cobra.Command {
 	f.StringVarP(&o.export, "exportfile", "e", "", "write the disk to this file as sparse files below 2 GB; - for stdout")
 	f.StringVarP(&o.importFrom, "importfile", "i", "", "make a disk of this one")
 	f.BoolVarP(&o.commit, "commit", "m", false, "commit the redo log at the top of a disk")
-	f.StringVarP(&o.mapRaw, "maprawdisk", "r", "", "make a raw device mapping of this device")
+	f.StringVarP(&o.mapRaw, "maprawdisk", "r", "", "make a raw device mapping of this LUN")
+	f.StringVarP(&o.passRaw, "createrdmpassthru", "z", "", "the same, in physical compatibility mode")
 	f.BoolVarP(&o.geometry, "geometry", "g", false, "print the geometry of a disk")
 	f.StringVarP(&o.extend, "extendfile", "X", "", "make a disk larger: the new size")
-	f.StringVarP(&o.lock, "lock", "L", "", "reserve, release or reset a LUN")
+	f.StringVarP(&o.lock, "lock", "L", "", "what to do with a LUN: reserve, release, reset (or lunreset), targetreset")
 	f.BoolVarP(&o.recover, "recover", "R", false, "free what hosts have left locked that are gone")
-	f.BoolVarP(&o.scan, "scan", "s", false, "look for devices at an adapter")
+	f.BoolVarP(&o.scan, "scan", "s", false, "have an adapter look for new devices, and list what it has")
 	f.StringVarP(&o.swap, "createswapfile", "k", "", "make a file of this size, or give it that size")
 	f.BoolVarP(&o.activate, "activateswapfile", "w", false, "swap to a file")
 	f.BoolVarP(&o.deactivate, "deactivateswapfile", "y", false, "do not swap to it any more")
-	f.BoolVar(&o.force, "force", false, "write to block devices; with -C: over what is there")
+	f.BoolVar(&o.force, "force", false, "write to block devices; with -C: over what is there; with -L: reset without asking")
 	f.BoolVar(&o.dropLog, "drop-journals", false, "with -R: lose what hosts have left in their journals")
 	o.names.add(c)
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -139,9 +144,9 @@ func (o *vmkfstools) actions() []vmkAction {
 		{o.extend != "", o.doExtend, 1},
 		{o.recover, o.doRecover, 1},
 		{o.swap != "", o.doSwap, 1},
-		{o.mapRaw != "", vmkernel("raw device mappings (-r) need the id of a SCSI device"), 1},
-		{o.lock != "", vmkernel("reservations (-L) are commands to a SCSI device"), 1},
-		{o.scan, vmkernel("a scan (-s) is done by the kernel: echo - - - > /sys/class/scsi_host/hostN/scan on this machine"), 1},
+		{o.mapRaw != "" || o.passRaw != "", o.doMapRaw, 1},
+		{o.lock != "", o.doLock, 1},
+		{o.scan, o.doScan, 1},
 		{o.activate || o.deactivate, vmkernel("swapping to a file (-w, -y) is done by the kernel of ESX"), 1},
 	}
 }
@@ -150,11 +155,62 @@ func (o *vmkfstools) run(c *cobra.Command, a *app, args []string) error {
 	all := slices.DeleteFunc(o.actions(), func(x vmkAction) bool { return !x.given })
 	switch {
 	case len(all) != 1:
-		return cli.Usage(errors.New("say one thing to be done: one of -C -S -P -l -c -e -i -m -r -g -X -L -R -s -k -w -y"))
+		return cli.Usage(errors.New("say one thing to be done: one of -C -S -P -l -c -e -i -m -r -z -g -X -L -R -s -k -w -y"))
 	case all[0].paths > 0 && len(args) != all[0].paths, len(args) == 0:
 		return cli.Usage(errors.New("say what it is to be done with: one path behind the options"))
 	}
 	return all[0].do(c.Context(), a, args)
+}
+
+// doLock does with a LUN what scsi reserve, release and reset do.
+func (o *vmkfstools) doLock(ctx context.Context, a *app, paths []string) error {
+	l, err := o.names.lun(paths[0])
+	if err != nil {
+		return err
+	}
+	r := &scsiReserve{names: o.names.volumes.luns}
+	if o.force {
+		r.confirm = lunID(l)
+	}
+	node := l.CommandNode()
+	switch strings.ToLower(o.lock) {
+	case "reserve":
+		return r.run(ctx, a, "reserve", node, r.reserve)
+	case "release":
+		return r.run(ctx, a, "release", node, r.release)
+	case "targetreset":
+		r.target = true
+		fallthrough
+	case "reset", "lunreset":
+		return r.runReset(ctx, a, node)
+	}
+	return cli.Usage(fmt.Errorf("-L %s: reserve, release, reset (or lunreset) or targetreset", o.lock))
+}
+
+// doMapRaw makes a raw device mapping.
+func (o *vmkfstools) doMapRaw(_ context.Context, a *app, paths []string) error {
+	if o.mapRaw != "" && o.passRaw != "" {
+		return cli.Usage(errors.New("-r and -z exclude each other"))
+	}
+	l, err := o.names.lun(cmp.Or(o.mapRaw, o.passRaw))
+	if err != nil {
+		return err
+	}
+	to, err := o.names.find(paths[0])
+	if err != nil {
+		return err
+	}
+	if !to.volume {
+		return cli.Usage(fmt.Errorf("%s: raw device mappings are files of a VMFS volume", paths[0]))
+	}
+	m := &diskMapRaw{physical: o.passRaw != ""}
+	return m.run(a, l, to.name, func(do func(*vmfs.Writer) error) error { return to.writer(o.force, do) })
+}
+
+// doScan has an adapter look for devices.
+func (o *vmkfstools) doScan(ctx context.Context, a *app, paths []string) error {
+	s := &scsiScan{names: o.names.volumes.luns, rescan: true}
+	return s.run(ctx, a, paths)
 }
 
 func (o *vmkfstools) doCreateFS(ctx context.Context, a *app, paths []string) error {

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/scsi"
 	"github.com/vmstream/vmstream/vmfs"
 )
 
@@ -23,7 +23,7 @@ type vmkNames struct {
 
 func (n *vmkNames) add(c *cobra.Command) {
 	n.volumes.add(c)
-	c.Flags().StringToStringVar(&n.maps, "map", nil, "device that a name stands for, as in vmhba1:2:0:3=/dev/sdb3; may be repeated")
+	c.Flags().StringToStringVar(&n.maps, "map", nil, "device or image that a name stands for, as in vmhba1:2:0:3=/dev/sdb3; may be repeated")
 }
 
 // vmkPath is what a path stands for: a file of this machine, or one of a volume.
@@ -50,9 +50,6 @@ func (p *vmkPath) devices() []string {
 	return strings.Split(p.device, ",")
 }
 
-// adapterName matches vmhbaA:T:L:P, and a file behind it.
-var adapterName = regexp.MustCompile(`^(vmhba\d+:\d+:\d+:\d+)(?::(.+))?$`)
-
 // find tells what a path stands for.
 func (n *vmkNames) find(s string) (vmkPath, error) {
 	if strings.HasPrefix(s, vmfsScheme) {
@@ -63,12 +60,9 @@ func (n *vmkNames) find(s string) (vmkPath, error) {
 	if !below {
 		tail, below = strings.CutPrefix(s, "/vmfs/")
 	}
-	if m := adapterName.FindStringSubmatch(strings.TrimPrefix(s, "/vmfs/")); m != nil {
-		device := n.maps[m[1]]
-		if device == "" {
-			return vmkPath{}, cli.Usage(fmt.Errorf("%s: say with --map %s=DEVICE which device that is", s, m[1]))
-		}
-		return vmkPath{volume: true, device: device, name: inVolume(m[2])}, nil
+	if name, err := scsi.ParseName(s); err == nil {
+		device, err := n.device(name)
+		return vmkPath{volume: true, device: device, name: inVolume(name.File)}, err
 	}
 	if label, name, ok := splitDatastore(s); ok {
 		return n.labelled(s, label, name)
@@ -83,6 +77,39 @@ func (n *vmkNames) find(s string) (vmkPath, error) {
 		}
 	}
 	return vmkPath{path: s}, nil
+}
+
+// lun returns the LUN that is meant: by a name of ESX, or as scsi info takes it.
+func (n *vmkNames) lun(s string) (*scsi.LUN, error) {
+	if name, err := scsi.ParseName(s); err == nil {
+		device, err := n.device(name.LUNName())
+		if err != nil {
+			return nil, err
+		}
+		s = device
+	}
+	return n.volumes.luns.find(s)
+}
+
+// device returns the device that a name of ESX stands for: what --map says, or the LUN
+// that has the name, or its partition.
+func (n *vmkNames) device(name scsi.Name) (string, error) {
+	name.File = ""
+	for text, device := range n.maps {
+		mapped, err := scsi.ParseName(text)
+		if err != nil {
+			return "", cli.Usage(fmt.Errorf("--map %w", err))
+		}
+		if mapped == name {
+			return device, nil
+		}
+	}
+	l, err := n.volumes.luns.find(name.String())
+	if err != nil {
+		return "", &cli.Error{Code: cli.ExitSource, Err: err, Hint: fmt.Sprintf("--map %v=DEVICE says which device that is", name)}
+	}
+	node, err := scsi.Sysfs{}.Partition(l, name.Partition)
+	return node, cli.Source(err)
 }
 
 func inVolume(name string) string { return path.Clean(strings.Trim("./"+name, "/")) }

@@ -13,13 +13,22 @@ import (
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/cli"
+	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/scsi"
 	"github.com/vmstream/vmstream/vmfs"
 )
 
-// volumeFlags name the VMFS volumes whose files can be named.
-type volumeFlags struct{ volumes []string }
+// volumeFlags name the VMFS volumes whose files can be named, and the LUNs that raw device
+// mappings map.
+type volumeFlags struct {
+	volumes []string
+	rdm     map[string]string
+	luns    lunNames
+}
 
 func (f *volumeFlags) add(c *cobra.Command) {
+	f.luns.add(c)
+	c.Flags().StringToStringVar(&f.rdm, "rdm", nil, "LUN, device or image that a raw device mapping stands for, by the name of the mapping's descriptor or file, as in data.vmdk=/dev/sdc (otherwise the LUN of this machine with the mapping's id); may be repeated")
 	c.Flags().StringArrayVar(&f.volumes, "vmfs", nil, "VMFS volume on this device or image (all of them, with commas between), whose files are [LABEL] PATH or /vmfs/volumes/LABEL/PATH; may be repeated")
 }
 
@@ -45,14 +54,43 @@ func (f *volumeFlags) locate(a *app, paths ...string) (*located, error) {
 	for _, p := range paths {
 		wanted = wanted || strings.HasPrefix(p, vmfsScheme)
 	}
+	m, err := f.mapped(a)
+	if err != nil {
+		return nil, err
+	}
+	for _, device := range m.Named {
+		l.under = append(l.under, device)
+	}
 	if !wanted {
+		if len(m.Named) > 0 {
+			l.tree = m.Tree()
+		}
 		return l, hintDatastore(paths)
 	}
-	if err := l.open(a, f.volumes); err != nil {
+	if err := l.open(a, f.volumes, m); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// mapped says how the LUNs of raw device mappings are found.
+func (f *volumeFlags) mapped(a *app) (*pipeline.MappedLUNs, error) {
+	m := &pipeline.MappedLUNs{Named: map[string]string{}, LUNs: scsi.Sysfs{}.LUNs, Warn: a.console.Warn}
+	for name, device := range f.rdm {
+		if name == "" || device == "" {
+			return nil, cli.Usage(fmt.Errorf("--rdm %s=%s: write the mapping and the device", name, device))
+		}
+		if _, err := os.Stat(device); err != nil {
+			l, lerr := f.luns.find(device)
+			if lerr != nil {
+				return nil, cli.Source(fmt.Errorf("--rdm %s: %w", name, errors.Join(err, lerr)))
+			}
+			device = l.CommandNode()
+		}
+		m.Named[name] = device
+	}
+	return m, nil
 }
 
 // vmfsScheme is before VOLUME!/PATH where other paths are possible, too.
@@ -81,7 +119,7 @@ func splitDatastore(s string) (label, name string, ok bool) {
 }
 
 // open opens the volumes, those in the paths last, and makes the paths those of the tree.
-func (l *located) open(a *app, volumes []string) error {
+func (l *located) open(a *app, volumes []string, m *pipeline.MappedLUNs) error {
 	opened := map[string]*vmfs.FS{}
 	open := func(spec string) (*vmfs.FS, error) {
 		devices, _, _ := splitVMFS(spec)
@@ -127,6 +165,7 @@ func (l *located) open(a *app, volumes []string) error {
 	if err != nil {
 		return cli.Source(err)
 	}
+	t.MapDevices(m.Open)
 	l.tree = t
 	paths := make([]string, len(l.paths))
 	for i, p := range l.paths {

@@ -186,6 +186,11 @@ func (s *restore) Begin(o *stream.Opening) error {
 	}
 	switch {
 	case s.opt.To == "":
+		for _, d := range s.disks {
+			if d != nil {
+				s.tellUnmapped(d.rec)
+			}
+		}
 		return s.beginDirectory()
 	case s.opt.To == "-" || isDevice(s.opt.To):
 		return nil
@@ -324,6 +329,13 @@ func (f *stagedFile) Close() error {
 		err = os.Chtimes(f.Name(), f.modTime, f.modTime)
 	}
 	return err
+}
+
+// tellUnmapped warns of a disk that was a raw device mapping and becomes files.
+func (s *restore) tellUnmapped(d *stream.DiskRecord) {
+	if m := d.Mapping; m != nil {
+		s.opt.Warn(fmt.Sprintf("disk %s was a raw device mapping (%s) of the LUN %s %s, id %s: it is restored as a disk of files", d.Key, m.Mode, m.Vendor, m.Model, m.ID))
+	}
 }
 
 // Disk opens the target of a disk.

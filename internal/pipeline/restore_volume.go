@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/vmstream/vmstream/disk"
@@ -26,6 +27,18 @@ type Volume struct {
 	W            *vmfs.Writer
 	Dir          string // as io/fs has it
 	Provisioning Provisioning
+
+	// Raw are LUNs that get the content of a disk, by its key; the volume gets a raw device
+	// mapping of the LUN then. As with every device, what is written to it before an error
+	// cannot be taken back.
+	Raw map[string]RawTarget
+}
+
+// RawTarget is a LUN to be mapped.
+type RawTarget struct {
+	Device    string
+	SizeBytes int64
+	ID        *vmfs.DiskID
 }
 
 // Provisioning says what blocks a disk on a volume has.
@@ -94,7 +107,32 @@ func (s *volumeRestore) Begin(o *stream.Opening) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := s.checkRaw(o); err != nil {
+		return err
+	}
 	return s.checkFree()
+}
+
+// checkRaw looks at the LUNs that disks go to, and tells of mappings that become files.
+func (s *volumeRestore) checkRaw(o *stream.Opening) error {
+	for key := range s.v.Raw {
+		if !slices.ContainsFunc(s.disks, func(d *restoredDisk) bool { return d != nil && d.rec.Key == key }) {
+			return fmt.Errorf("disk %s, which is to go to a LUN, is not restored: %w", key, fs.ErrInvalid)
+		}
+	}
+	for _, d := range s.disks {
+		if d == nil {
+			continue
+		}
+		t, raw := s.v.Raw[d.rec.Key]
+		switch {
+		case raw && t.SizeBytes < d.rec.CapacityBytes:
+			return fmt.Errorf("disk %s: %s has %d bytes, the disk %d: %w", d.rec.Key, t.Device, t.SizeBytes, d.rec.CapacityBytes, disk.ErrMismatch)
+		case !raw:
+			s.tellUnmapped(d.rec)
+		}
+	}
+	return nil
 }
 
 // checkFree compares what the disks may take with what is free.
@@ -105,7 +143,7 @@ func (s *volumeRestore) checkFree() error {
 	var need int64
 	for _, d := range s.disks {
 		switch {
-		case d == nil:
+		case d == nil || s.raw(d) != nil:
 		case s.provisioning(d) == vmfs.Thin:
 			need += min(d.rec.AllocatedBytes, d.rec.CapacityBytes)
 		default:
@@ -138,6 +176,10 @@ func (s *volumeRestore) provisioning(d *restoredDisk) vmfs.Provisioning {
 func (s *volumeRestore) spec(d *restoredDisk) vmdk.CreateSpec {
 	spec := specOf(d.rec)
 	spec.Format = vmdk.FormatVMFS
+	if s.raw(d) != nil {
+		d.name = spec.Name
+		return spec
+	}
 	if format, name := sameFormat(d.rec); format == vmdk.FormatRaw && d.rec.Source.Kind != vmdk.KindDevice && s.opt.Format != vmdk.FormatVMFS {
 		spec.Format, spec.Name = format, name
 	}
@@ -201,6 +243,14 @@ func (s *volumeRestore) Disk(i int) (disk.Writer, error) {
 	}
 	if d.w != nil {
 		return d.w, nil
+	}
+	if t := s.raw(d); t != nil {
+		w, err := openDevice(t.Device, disk.DeviceOptions{SizeBytes: d.rec.CapacityBytes})
+		if err != nil {
+			return nil, err
+		}
+		d.w = w
+		return w, nil
 	}
 	spec := s.spec(d)
 	name, size := spec.Name, spec.SizeBytes
@@ -270,6 +320,7 @@ func (s *volumeRestore) appear() (paths []string, err error) {
 		if d.w == nil { // the stream had no extent of it, which Read would have refused
 			return nil, fmt.Errorf("disk %s: nothing was restored", s.opening.Disks[i].Key)
 		}
+		d.closed = true
 		if err := d.w.Close(); err != nil {
 			return nil, fmt.Errorf("disk %s: %w", d.rec.Key, err)
 		}
@@ -285,7 +336,7 @@ func (s *volumeRestore) appear() (paths []string, err error) {
 		if spec.Format == vmdk.FormatRaw {
 			continue
 		}
-		_, text, err := vmdk.FlatDescriptor(spec)
+		text, err := s.descriptor(d, spec)
 		if err == nil {
 			err = s.whole(d.name, text, vmfs.CreateOptions{})
 		}
@@ -304,6 +355,32 @@ func (s *volumeRestore) appear() (paths []string, err error) {
 		}
 	}
 	return paths, nil
+}
+
+// raw returns the LUN that a disk goes to, nil for a file.
+func (s *volumeRestore) raw(d *restoredDisk) *RawTarget {
+	if t, ok := s.v.Raw[d.rec.Key]; ok {
+		return &t
+	}
+	return nil
+}
+
+// descriptor makes the descriptor of a disk, and the mapping if it is on a LUN.
+func (s *volumeRestore) descriptor(d *restoredDisk, spec vmdk.CreateSpec) ([]byte, error) {
+	t := s.raw(d)
+	if t == nil {
+		_, text, err := vmdk.FlatDescriptor(spec)
+		return text, err
+	}
+	spec.SizeBytes, spec.ThinProvisioned = t.SizeBytes, false
+	if t.SizeBytes != d.rec.CapacityBytes {
+		spec.Geometry = vmdk.Geometry{}
+	}
+	mapping, text, err := vmdk.MappingDescriptor(spec, d.rec.Mapping != nil && d.rec.Mapping.Mode == mappedPhysical)
+	if err != nil {
+		return nil, err
+	}
+	return text, s.v.W.MapDevice(path.Join(s.final, mapping), t.ID, t.SizeBytes)
 }
 
 // finish has a file of the VM appear.
@@ -341,6 +418,11 @@ func (s *volumeRestore) removeFinal() error {
 func (s *volumeRestore) abort() {
 	for _, w := range s.open {
 		w.Abort()
+	}
+	for _, d := range s.disks {
+		if d != nil && d.w != nil && !d.closed && s.raw(d) != nil {
+			d.w.Abort()
+		}
 	}
 }
 

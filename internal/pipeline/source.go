@@ -31,6 +31,7 @@ type SourceOptions struct {
 	AllowInUse   bool              // also what seems to be in use
 	NoLogs       bool
 	SkipFree     bool        // leave out what file systems on the disks do not use
+	ReadUnmapped bool        // read also what thin LUNs say that holds nothing
 	Copy         vm.CopyKind // the directory of a VM is a copy that may lack disks
 	Disks        []string    // keys of the disks to take; all if empty
 	Name         string      // in place of the VM's own
@@ -140,10 +141,13 @@ func OpenDisk(ctx context.Context, path string, o SourceOptions) (*Source, error
 }
 
 func (o *SourceOptions) fill() {
-	o.Tree = disk.TreeOr(o.Tree)
 	if o.Warn == nil {
 		o.Warn = func(string) {}
 	}
+	if o.Tree == nil && !o.ReadUnmapped { // volumes are no devices
+		o.Tree = WithUnmapped(disk.OS(), o.Warn)
+	}
+	o.Tree = disk.TreeOr(o.Tree)
 	if o.Snapshot.Provider == nil {
 		o.Snapshot.Provider = snapshot.None{}
 	}
@@ -195,7 +199,11 @@ func (s *Source) take(ctx context.Context, o *SourceOptions, r *snapshot.Request
 	s.Consistency = stream.Consistency(s.Snapshot.Consistency)
 	for i := range s.Snapshot.Disks {
 		d := &s.Snapshot.Disks[i]
-		s.Disks = append(s.Disks, stream.Disk{Record: record(d, file(d)), Image: d.Image})
+		r := record(d, file(d))
+		if r.Mapping = mappingOf(o.Tree, d); r.Mapping != nil && r.Mapping.Mode == mappedPhysical {
+			o.Warn(fmt.Sprintf("disk %s is a raw device mapping in physical mode: no snapshot protects it, and it is read as the LUN is now", r.Key))
+		}
+		s.Disks = append(s.Disks, stream.Disk{Record: r, Image: d.Image})
 	}
 	if o.SkipFree {
 		if err := s.skipFree(ctx, o); err != nil {

@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"internal/testenv":  {},
 	"internal/guestlab": {"internal/testenv"},
 	"internal/s3lab":    {"internal/testenv"},
-	"internal/tapelab":  {"internal/testenv", "internal/guestlab"},
+	"internal/scsilab":  {"internal/testenv", "internal/guestlab"},
 	"internal/repotest": {},
 }
 
@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 var fromAnywhere = []string{"internal/lru"}
 
 // forTests may be imported by every package's tests besides what its row allows.
-var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab", "internal/tapelab"}
+var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab", "internal/scsilab"}
 
 // row returns the key of mayImport that covers a package.
 func row(pkg string) (string, bool) {

@@ -3,18 +3,25 @@
 package tape
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmstream/vmstream/scsi"
 )
 
 // device is a drive of the driver st. The bare descriptor is kept: the runtime's
 // poller has no use for a tape.
-type device struct{ fd int }
+type device struct {
+	fd   int
+	path string
+}
 
 // mtop is struct mtop.
 type mtop struct {
@@ -62,7 +69,7 @@ func openDevice(path string, writing bool) (drive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, kind(err))
 	}
-	d := &device{fd: fd}
+	d := &device{fd: fd, path: path}
 	if err := d.usable(writing); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.close())
 	}
@@ -187,6 +194,29 @@ func (d *device) position() (int64, error) {
 		return 0, fmt.Errorf("position: %w", err)
 	}
 	return int64(m.blkno), nil //nolint:gosec // a long
+}
+
+// alertTime is how long a drive is asked for its flags: it may be busy with the tape.
+const alertTime = 10 * time.Second
+
+// alerts asks the drive's other node, for this one gives no SCSI commands.
+func (d *device) alerts() (words []string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), alertTime)
+	defer cancel()
+	p, err := scsi.Sysfs{}.Place(d.path)
+	if err != nil {
+		return nil, err
+	}
+	g, err := scsi.Open(p.LUN.Generic)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	flags, err := g.TapeAlerts(ctx)
+	for _, n := range flags {
+		words = append(words, scsi.TapeAlert(n))
+	}
+	return words, err
 }
 
 func (d *device) close() error {

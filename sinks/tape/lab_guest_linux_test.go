@@ -81,6 +81,25 @@ func TestLabDrive(t *testing.T) {
 	s.compare()
 }
 
+// TestLabAlerts has the drive tell that it wants to be cleaned, once.
+func TestLabAlerts(t *testing.T) {
+	path := labDrive(t)
+	firstTape(t)
+	d, err := openLab(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range [][]string{{"clean the drive now"}, nil} {
+		got, err := d.(alerter).alerts()
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("alerts %q, %v, want %q", got, err, want)
+		}
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLabBlocks has streams in blocks of every length come back, also when the drive is
 // opened anew in between.
 func TestLabBlocks(t *testing.T) {

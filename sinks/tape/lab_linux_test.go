@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vmstream/vmstream/internal/tapelab"
+	"github.com/vmstream/vmstream/internal/scsilab"
 )
 
 // guestLimit is how long a guest may take on a slow machine.
 const guestLimit = 10 * time.Minute
 
 // guestTools are what is in the guest besides the tests.
-var guestTools = tapelab.Options{
+var guestTools = scsilab.Options{
 	Tools: []string{"busybox", "mtx"}, Links: []string{"sh", "dd", "tar", "mt", "cat", "cmp", "gzip"},
 	Tapes: 6, Capacity: labCapacity, Warning: labWarning,
 }
@@ -24,18 +24,18 @@ var guestTools = tapelab.Options{
 func needsLab(t *testing.T) {
 	t.Helper()
 	if os.Getenv("VMSTREAM_LAB") != "1" {
-		t.Skip("boots a guest with tape drives: make lab-tape")
+		t.Skip("boots a guest with tape drives: make lab")
 	}
 }
 
 // runInGuest has tests run in a guest with a tape library.
-func runInGuest(t *testing.T, o tapelab.Options, pattern string) {
+func runInGuest(t *testing.T, o scsilab.Options, pattern string) {
 	t.Helper()
 	needsLab(t)
-	o.Program = tapelab.BuildTest(t, "sinks/tape")
+	o.Program = scsilab.BuildTest(t, "sinks/tape")
 	o.Args = []string{"-test.v", "-test.count=1", "-test.run=" + pattern}
 	begin := time.Now()
-	out, code := tapelab.Start(t, o).Wait(t, guestLimit)
+	out, code := scsilab.Start(t, o).Wait(t, guestLimit)
 	t.Logf("%v\n%s", time.Since(begin), out)
 	if code != 0 {
 		t.Errorf("the tests in the guest end with status %d", code)
@@ -58,11 +58,11 @@ func TestPowerLab(t *testing.T) {
 	needsLab(t)
 	o := guestTools
 	o.Tapes, o.Capacity = 2, 64<<20
-	o.Image = tapelab.MakeImage(t, o)
-	o.Program = tapelab.BuildTest(t, "sinks/tape")
+	o.Image = scsilab.MakeImage(t, o)
+	o.Program = scsilab.BuildTest(t, "sinks/tape")
 	o.Args = []string{"-test.v", "-test.run=TestPowerLabBefore"}
 	for _, line := range []string{"written 9 MiB", "written 6 MiB"} { // 4 of them are in memory
-		before := tapelab.Start(t, o)
+		before := scsilab.Start(t, o)
 		before.WaitLine(t, line, guestLimit)
 		before.Kill()
 		image, err := os.ReadFile(o.Image)
@@ -83,9 +83,9 @@ func TestPowerLab(t *testing.T) {
 		}
 		after := o
 		after.Args = []string{"-test.v", "-test.run=TestPowerLabAfter"}
-		if out, code := tapelab.Start(t, after).Wait(t, guestLimit); code != 0 {
+		if out, code := scsilab.Start(t, after).Wait(t, guestLimit); code != 0 {
 			t.Errorf("after the power has failed: status %d\n%s", code, out)
 		}
-		o.Image = tapelab.MakeImage(t, o)
+		o.Image = scsilab.MakeImage(t, o)
 	}
 }

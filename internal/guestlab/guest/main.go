@@ -57,7 +57,7 @@ func run() error {
 		return err
 	}
 	fmt.Fprintf(serial, "boot %d\n", monotonic())
-	if err := modules.Load("/modules"); err != nil {
+	if err := modules.Load("/modules", nil); err != nil {
 		return err
 	}
 	disks, err := strconv.Atoi(os.Getenv("guestlab_disks")) // the kernel makes variables of options that it does not know

@@ -9,13 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Load loads the modules of a directory in the order of their names. One that is
-// loaded already is no error.
-func Load(dir string) error {
+// Load loads the modules of a directory in the order of their names, with parameters by
+// the name of the module. One that is loaded already is no error.
+func Load(dir string, parameters map[string]string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -25,11 +26,17 @@ func Load(dir string) error {
 		if err != nil {
 			return err
 		}
-		err = unix.FinitModule(int(f.Fd()), "", 0)
+		err = unix.FinitModule(int(f.Fd()), parameters[moduleName(e.Name())], 0)
 		_ = f.Close() // only read
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("module %s: %w", e.Name(), err)
 		}
 	}
 	return nil
+}
+
+// moduleName takes the number and the suffix off a file's name.
+func moduleName(file string) string {
+	_, name, _ := strings.Cut(file, "-")
+	return strings.TrimSuffix(name, ".ko")
 }

@@ -1,25 +1,34 @@
 // Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
 
-package tapelab
+package scsilab
 
 import (
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
-// Options say what runs in a guest, and what tapes there are.
+// Options say what runs in a guest, and what tapes or disks there are.
 type Options struct {
 	Program string   // path of a static executable, which is /job/program in the guest
 	Args    []string // of it
 	Env     []string // NAME=VALUE, besides those that name the devices
 	Tools   []string // programs of the host that are in the guest's PATH
 	Links   []string // further names for the first of them, as busybox has its programs
+
+	MemoryMiB int // 768 if 0
+
+	// LUNs has the guest have disks in place of tapes: LUN_A and LUN_B, which has blocks of
+	// 4096 bytes, on a host adapter each for LUN_A and LUN_A_OTHER, and LUN_THIN, which tells
+	// what is unmapped. LUN_A_SG is its generic device, LUN_A_HCTL its address, LUN_A_STORE
+	// what package fabric presents.
+	LUNs bool
 
 	Tapes    int    // 4 if 0; the first two are in drives
 	Capacity int64  // bytes of each; 8 MiB if 0
@@ -28,6 +37,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.MemoryMiB == 0 {
+		o.MemoryMiB = 768
+	}
 	if o.Tapes == 0 {
 		o.Tapes = 4
 	}
@@ -38,6 +50,28 @@ func (o Options) withDefaults() Options {
 		o.Warning = 1 << 20
 	}
 	return o
+}
+
+// tapes is how many tapes there are.
+func (o Options) tapes() int {
+	if o.LUNs {
+		return 0
+	}
+	return o.Tapes
+}
+
+func (o Options) luns() int {
+	if o.LUNs {
+		return 1
+	}
+	return 0
+}
+
+func (o Options) modules() []string {
+	if o.LUNs {
+		return slices.Concat(modules, lunModules)
+	}
+	return slices.Concat(modules, tapeModules)
 }
 
 // RegionBytes is how much of an image each tape has.
@@ -105,7 +139,7 @@ func read(tb testing.TB, path string) []byte {
 // initBinary builds the guest's init.
 func initBinary(tb testing.TB) []byte {
 	tb.Helper()
-	return read(tb, Build(tb, "internal/tapelab/guest"))
+	return read(tb, Build(tb, "internal/scsilab/guest"))
 }
 
 // Build builds a program of this module for the guest and returns its path.

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// device is what answers commands.
-type device interface {
+// Device is what answers commands.
+type Device interface {
 	execute(cdb, in []byte) result
 }
 
@@ -28,7 +28,7 @@ var oneAtATime sync.Mutex
 
 // Serve answers the commands for the TCMU device of a name, which has been enabled
 // with dev_config=vmstream/NAME, for as long as the program runs.
-func Serve(name string, d device) error {
+func Serve(name string, d Device) error {
 	path, size, err := find(name)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ type ring struct {
 	fd              int
 	m               []byte
 	commands, bytes uint32
-	device          device
+	device          Device
 }
 
 const (

@@ -20,11 +20,12 @@ type Drive struct {
 	block  int  // length of fixed blocks
 	locked bool // the cartridge must stay
 	events []uint16
+	dirty  bool // it wants to be cleaned, as after each load
 }
 
 // Load puts a cartridge into the drive. Its next command gets a unit attention.
 func (d *Drive) Load(c *Cartridge) {
-	d.cart, d.pos, d.ready = c, 0, true
+	d.cart, d.pos, d.ready, d.dirty = c, 0, true, true
 	d.events = append(d.events, 0x2800)
 }
 
@@ -56,6 +57,8 @@ func (d *Drive) execute(cdb, in []byte) result {
 		return result{}
 	case 0x1b:
 		return d.loadUnload(cdb)
+	case 0x4d:
+		return d.logSense(cdb)
 	}
 	if d.cart == nil || !d.ready {
 		return notReady()
@@ -97,6 +100,20 @@ func (d *Drive) flushed(r result, less bool) result {
 		return sense(keyHardware, 0x4400)
 	}
 	return r
+}
+
+// logSense tells of TapeAlert flags, of which the drive has two, and clears them.
+func (d *Drive) logSense(cdb []byte) result {
+	const page, tooOld, cleanNow = 0x2e, 7, 20
+	if cdb[2]&0x3f != page {
+		return illegalField()
+	}
+	b := []byte{page, 0, 0, 10, 0, tooOld, 0, 1, 0, 0, cleanNow, 0, 1, 0}
+	if d.dirty {
+		b[13] = 1
+	}
+	d.dirty = false
+	return clip(b, be16(cdb[7:]))
 }
 
 func (d *Drive) loadUnload(cdb []byte) result {

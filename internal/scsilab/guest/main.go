@@ -2,8 +2,9 @@
 
 //go:build linux
 
-// Command guest is the init of the guest that package tapelab starts. It makes a tape
-// library, has the kernel find it, runs the program and tells of its exit status.
+// Command guest is the init of the guest that package scsilab starts. It makes a tape
+// library and LUNs, has the kernel find them, runs the program and tells of its exit
+// status.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vmstream/vmstream/internal/guestlab/modules"
+	"github.com/vmstream/vmstream/internal/scsilab/fabric"
 )
 
 func main() {
@@ -35,7 +37,7 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
 	}
-	fmt.Fprintf(out, "tapelab: exit %d\n", code)
+	fmt.Fprintf(out, "scsilab: exit %d\n", code)
 	time.Sleep(200 * time.Millisecond) // the line has to leave the serial port
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
@@ -59,10 +61,7 @@ func run(out *os.File) (int, error) {
 	if err := mount(); err != nil {
 		return 125, err
 	}
-	if err := modules.Load("/modules"); err != nil {
-		return 125, err
-	}
-	devices, err := makeLibrary()
+	devices, err := makeDevices()
 	if err != nil {
 		return 125, err
 	}
@@ -78,6 +77,27 @@ func run(out *os.File) (int, error) {
 		return exit.ExitCode(), nil
 	}
 	return 0, err
+}
+
+// parameters are those of modules that have other devices than are wanted without.
+var parameters = map[string]string{
+	"scsi_debug": "dev_size_mb=64 lbpu=1 lbpws=1 lbpws10=1 lbprz=1 unmap_granularity=1 delay=0 num_tgts=1 max_luns=1",
+}
+
+// makeDevices makes the devices that are wanted, and returns the variables that name them.
+func makeDevices() ([]string, error) {
+	if err := modules.Load("/modules", parameters); err != nil {
+		return nil, err
+	}
+	if err := fabric.Mount(); err != nil {
+		return nil, err
+	}
+	env, err := makeLibrary()
+	if err != nil || os.Getenv("scsilab_luns") != "1" {
+		return env, err
+	}
+	luns, err := makeLUNs()
+	return append(env, luns...), err
 }
 
 // words returns the lines of a file.

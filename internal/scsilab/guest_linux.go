@@ -1,6 +1,6 @@
 // Copyright The vmstream Authors. SPDX-License-Identifier: Apache-2.0
 
-package tapelab
+package scsilab
 
 import (
 	"bufio"
@@ -20,11 +20,15 @@ import (
 	"github.com/vmstream/vmstream/internal/testenv"
 )
 
-// modules are what the guest needs, if its kernel does not have it built in.
-var modules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "st", "sg", "ch", "target_core_user", "tcm_loop"}
+// What guests need, if their kernel does not have it built in.
+var (
+	modules     = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "sg", "tcm_loop"}
+	tapeModules = []string{"st", "ch", "target_core_user"}
+	lunModules  = []string{"sd_mod", "target_core_file", "scsi_debug"}
+)
 
 // Marks of the lines that the guest's init writes.
-const exitMark = "tapelab: exit "
+const exitMark = "scsilab: exit "
 
 // Guest is a guest at work.
 type Guest struct {
@@ -43,14 +47,14 @@ func Start(tb testing.TB, o Options) *Guest {
 	tb.Helper()
 	qemu := testenv.Tool(tb, "qemu-system-x86_64")
 	o = o.withDefaults()
-	kernel, initrd := guestlab.Image(tb, modules, o.files(tb))
+	kernel, initrd := guestlab.Image(tb, o.modules(), o.files(tb))
 	dir := tb.TempDir()
 	g := &Guest{console: filepath.Join(dir, "console"), gone: make(chan struct{}), more: make(chan struct{})}
 	args := []string{
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "1", "-m", "768",
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(o.MemoryMiB),
 		"-serial", "file:" + g.console, "-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet loglevel=4 panic=-1 nokaslr no_timer_check mitigations=off audit=0 cryptomgr.notests "+
-			"tapelab_tapes=%d tapelab_capacity=%d tapelab_warning=%d", o.Tapes, o.Capacity, o.Warning),
+			"scsilab_tapes=%d scsilab_capacity=%d scsilab_warning=%d scsilab_luns=%d", o.tapes(), o.Capacity, o.Warning, o.luns()),
 	}
 	if o.Image != "" {
 		args = append(args, "-drive", "file="+o.Image+",format=raw,if=virtio")
