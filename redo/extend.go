@@ -29,6 +29,19 @@ type ExtendOptions struct {
 	// Rewrite makes the sparse disk at path anew with that capacity and geometry, and
 	// gives it the old one's name when it is complete. nil refuses sparse disks.
 	Rewrite func(ctx context.Context, path string, sizeBytes int64, g vmdk.Geometry) error
+
+	// Files changes the files, if Tree is not the operating system's. The caller keeps
+	// others from them.
+	Files Files
+}
+
+// Files changes files of disks where the operating system has them not.
+type Files interface {
+	// Lengthen makes a file longer, durably; what is added reads as zeros. thin says that the
+	// file is to have no more blocks than are needed.
+	Lengthen(path string, sizeBytes int64, thin bool) error
+	// Replace gives a file another content, durably; after a crash it has one or the other.
+	Replace(path string, content []byte) error
 }
 
 // Extended is what Extend has done or, with DryRun, would do.
@@ -48,11 +61,14 @@ func Extend(ctx context.Context, path string, o ExtendOptions) (*Extended, error
 	if o.SizeBytes <= 0 || o.SizeBytes%disk.SectorSize != 0 || o.SizeBytes > disk.MaxSize {
 		return nil, chainError(path, disk.ErrUnsupported, "%d bytes: a capacity is a number of sectors of 512 bytes, up to %d bytes", o.SizeBytes, int64(disk.MaxSize))
 	}
-	_, unlock, err := begin(path, opExtend, &o.Options)
-	if err != nil {
-		return nil, err
+	if o.Tree == nil || o.Files == nil {
+		_, unlock, err := begin(path, opExtend, &o.Options)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+		o.Files = osFiles{o.FS}
 	}
-	defer unlock()
 	c, err := findChain(path, &o.Options)
 	if err != nil {
 		return nil, err
@@ -90,7 +106,7 @@ func (c *chain) mayExtend(o *ExtendOptions) (*vmdk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !o.AllowInUse {
+	if !o.AllowInUse && o.Tree == nil {
 		if err := checkUse(exclusive, files...); err != nil {
 			return nil, err
 		}
@@ -129,7 +145,7 @@ func (c *chain) extend(ctx context.Context, o *ExtendOptions, e *Extended) error
 	l := c.top()
 	switch {
 	case l.desc == nil:
-		return o.lengthen(l.path, e.OldBytes, o.SizeBytes)
+		return o.lengthen(l.path, e.OldBytes, o.SizeBytes, false)
 	case l.desc.Embedded:
 		e.Rewritten = true
 		return o.Rewrite(ctx, l.path, o.SizeBytes, extendedGeometry(l.desc.Descriptor, o.SizeBytes))
@@ -144,17 +160,18 @@ func (c *chain) extend(ctx context.Context, o *ExtendOptions, e *Extended) error
 	if err != nil {
 		return err
 	}
+	thin := l.desc.Descriptor.DDBValue(keyThin) == "1"
 	// The file first: one that is longer than its descriptor says is read as before.
-	if err := o.lengthen(files[1], start+e.OldBytes, start+o.SizeBytes); err != nil {
+	if err := o.lengthen(files[1], start+e.OldBytes, start+o.SizeBytes, thin); err != nil {
 		return err
 	}
-	return putDescriptor(o.FS, l.path, l.desc, text)
+	return o.Files.Replace(l.path, text)
 }
 
 // lengthen makes a file longer. What is behind its end so far has to be zero: it was left
 // by a run that was stopped.
-func (o *ExtendOptions) lengthen(path string, oldBytes, newBytes int64) error {
-	im, err := disk.OpenRaw(path)
+func (o *ExtendOptions) lengthen(path string, oldBytes, newBytes int64, thin bool) error {
+	im, err := o.place().Open(path)
 	if err != nil {
 		return err
 	}
@@ -163,18 +180,29 @@ func (o *ExtendOptions) lengthen(path string, oldBytes, newBytes int64) error {
 	if err := errors.Join(err, im.Close()); err != nil || size >= newBytes {
 		return err
 	}
-	f, err := o.FS.Open(path)
+	return o.Files.Lengthen(path, newBytes, thin)
+}
+
+// osFiles are those of the operating system.
+type osFiles struct{ fs FS }
+
+// Lengthen implements Files.
+func (o osFiles) Lengthen(path string, sizeBytes int64, _ bool) error {
+	f, err := o.fs.Open(path)
 	if err != nil {
 		return err
 	}
-	if err := f.Truncate(newBytes); err != nil {
+	if err := f.Truncate(sizeBytes); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// Replace implements Files.
+func (o osFiles) Replace(path string, content []byte) error { return ReplaceFile(o.fs, path, content) }
+
 // checkZero refuses a file with anything but zeros from an offset on.
-func checkZero(im *disk.File, from int64) error {
+func checkZero(im disk.RawFile, from int64) error {
 	b := make([]byte, 1<<20)
 	for r, err := range im.Runs(from, max(im.Size()-from, 0)) {
 		if err != nil {
@@ -193,7 +221,10 @@ func checkZero(im *disk.File, from int64) error {
 	return nil
 }
 
-const keyCylinders = "ddb.geometry.cylinders"
+const (
+	keyCylinders = "ddb.geometry.cylinders"
+	keyThin      = "ddb.thinProvisioned"
+)
 
 // extendedGeometry is that of a disk with another capacity: heads and sectors, which a
 // guest's partitions may depend on, stay.

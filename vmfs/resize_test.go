@@ -126,9 +126,15 @@ func TestResizeRefused(t *testing.T) {
 		p    Provisioning
 		want error
 	}{
-		{"b", mib, Thin, fs.ErrNotExist}, {"d", mib, Thin, disk.ErrUnsupported}, {"m", mib, Thin, disk.ErrUnsupported}, {".", mib, Thin, disk.ErrUnsupported},
-		{".fbb.sf", mib, Thin, disk.ErrUnsupported}, {"a", 1 << 50, Thin, disk.ErrUnsupported}, {"a", -1, Thin, disk.ErrUnsupported},
-		{"a", free + 4*mib, ZeroedThick, ErrFull}, {"a", free + 4*mib, EagerZeroedThick, ErrFull},
+		{"b", mib, Thin, fs.ErrNotExist},
+		{"d", mib, Thin, disk.ErrUnsupported},
+		{"m", mib, Thin, disk.ErrUnsupported},
+		{".", mib, Thin, disk.ErrUnsupported},
+		{".fbb.sf", mib, Thin, disk.ErrUnsupported},
+		{"a", 1 << 50, Thin, disk.ErrUnsupported},
+		{"a", -1, Thin, disk.ErrUnsupported},
+		{"a", free + 4*mib, ZeroedThick, ErrFull},
+		{"a", free + 4*mib, EagerZeroedThick, ErrFull},
 	} {
 		if err := w.Resize(c.name, c.size, c.p); !errors.Is(err, c.want) {
 			t.Errorf("%s to %d: %v", c.name, c.size, err)
