@@ -53,9 +53,10 @@ type Extended struct {
 
 // Extend makes a disk larger; what is added reads as zeros. The disk has to be a single
 // link that nobody uses: no redo log, no parent, no child. Raw disks of ESX 2.x, flat
-// disks of one extent and monolithic sparse ones can be extended; others give
-// ErrUnsupported. A crash leaves the disk as it was or as it is to be; a flat file may be
-// longer than its descriptor says then, and Extend again completes it.
+// disks, and sparse ones of hosted products can be extended; others give ErrUnsupported. A
+// crash leaves the disk as it was or as it is to be; a flat file may be longer than its
+// descriptor says then, and Extend again completes it; a split disk may have left new
+// files that are no part of it.
 func Extend(ctx context.Context, path string, o ExtendOptions) (*Extended, error) {
 	o.fill()
 	if o.SizeBytes <= 0 || o.SizeBytes%disk.SectorSize != 0 || o.SizeBytes > disk.MaxSize {
@@ -131,6 +132,8 @@ func refuseExtend(l *level, o *ExtendOptions) error {
 		return no("it maps a LUN, which is extended where it is")
 	case tracked:
 		return no("its changed blocks are tracked: turn that off first")
+	case isSplit(d) && o.Tree == nil:
+		return refuseSplit(l)
 	case len(d.Extents) != 1:
 		return no("it has %d extents; make it one of another format with vmstream disk convert", len(d.Extents))
 	case d.Extents[0].Type == vmdk.ExtentFlat, d.Extents[0].Type == vmdk.ExtentVMFS:
@@ -149,6 +152,8 @@ func (c *chain) extend(ctx context.Context, o *ExtendOptions, e *Extended) error
 	case l.desc.Embedded:
 		e.Rewritten = true
 		return o.Rewrite(ctx, l.path, o.SizeBytes, extendedGeometry(l.desc.Descriptor, o.SizeBytes))
+	case isSplit(l.desc.Descriptor):
+		return c.extendSplit(o, e)
 	}
 	files, err := c.filesOf(l)
 	if err != nil {
@@ -249,33 +254,59 @@ func extendedGeometry(d *vmdk.Descriptor, sizeBytes int64) vmdk.Geometry {
 
 // extendedText returns the text of a descriptor with another capacity.
 func extendedText(l *level, sizeBytes int64) ([]byte, error) {
+	x := l.desc.Descriptor.Extents[0]
+	text, err := extentLine(l.path, l.desc.Text, x, sizeBytes/disk.SectorSize)
+	if err != nil {
+		return nil, err
+	}
+	return extendedCylinders(l, text, sizeBytes)
+}
+
+// extendedCylinders returns the text with the cylinders of another capacity, if it has any.
+func extendedCylinders(l *level, text []byte, sizeBytes int64) ([]byte, error) {
 	d := l.desc.Descriptor
-	text, err := extentLine(l.path, l.desc.Text, d.Extents[0].Sectors, sizeBytes/disk.SectorSize)
-	if err != nil || d.DDBValue(keyCylinders) == "" {
-		return text, err
+	if d.DDBValue(keyCylinders) == "" {
+		return text, nil
 	}
 	g := extendedGeometry(d, sizeBytes)
 	return editDescriptor(l.path, text, map[string]string{keyCylinders: strconv.FormatUint(uint64(g.Cylinders), 10)})
 }
 
+// sectorsAt returns where the line of an extent has its length, -1 if it is none with so
+// many sectors.
+func sectorsAt(line []byte, sectors int64) int {
+	words := bytes.Fields(line)
+	if len(words) < 4 || !slices.Contains([]string{"RW", "RDONLY"}, strings.ToUpper(string(words[0]))) || string(words[1]) != strconv.FormatInt(sectors, 10) {
+		return -1
+	}
+	access := bytes.Index(line, words[0]) + len(words[0])
+	return access + bytes.Index(line[access:], words[1])
+}
+
 // extentLine returns the text with another length of its only extent.
-func extentLine(path string, text []byte, was, sectors int64) ([]byte, error) {
+func extentLine(path string, text []byte, was vmdk.Extent, sectors int64) ([]byte, error) {
 	var out []byte
 	found := 0
 	for line := range bytes.Lines(text) {
-		if words := bytes.Fields(line); len(words) > 3 && slices.Contains([]string{"RW", "RDONLY"}, strings.ToUpper(string(words[0]))) && string(words[1]) == strconv.FormatInt(was, 10) {
-			at := bytes.Index(line[len(words[0]):], words[1]) + len(words[0])
-			line = slices.Concat(line[:at], strconv.AppendInt(nil, sectors, 10), line[at+len(words[1]):])
+		if at := sectorsAt(line, was.Sectors); at >= 0 {
+			end := at + len(strconv.FormatInt(was.Sectors, 10))
+			line = slices.Concat(line[:at], strconv.AppendInt(nil, sectors, 10), line[end:])
 			found++
 		}
 		out = append(out, line...)
 	}
-	d, err := vmdk.ParseDescriptor(out)
+	was.Sectors = sectors
+	return out, checkExtents(path, out, found, []vmdk.Extent{was})
+}
+
+// checkExtents reads a changed text back: it has to have these extents.
+func checkExtents(path string, text []byte, found int, want []vmdk.Extent) error {
+	d, err := vmdk.ParseDescriptor(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
+		return fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
-	if found != 1 || len(d.Extents) != 1 || d.Extents[0].Sectors != sectors {
-		return nil, chainError(path, disk.ErrCorrupt, "the line of its extent is not found")
+	if found != 1 || !slices.Equal(d.Extents, want) {
+		return chainError(path, disk.ErrCorrupt, "the line of its last extent is not found")
 	}
-	return out, nil
+	return nil
 }

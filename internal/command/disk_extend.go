@@ -23,9 +23,10 @@ import (
 
 const longDiskExtend = `Extend makes a disk larger; what is added reads as zeros, and partitions and file systems
 on it stay as they are. SIZE is the new capacity, or +SIZE what is added. The disk has to be
-powered off, without redo logs and snapshots: raw, flat (also of ESX), or monolithic
-sparse, which is written anew and needs the space for that. On a VMFS volume, which no host
-may use then, what is added to a thick disk is to be zeroed when it is written to.
+powered off, without redo logs and snapshots: raw, flat (also of ESX), split, which gets
+more files, or monolithic sparse, which is written anew and needs the space for that. On a
+VMFS volume, which no host may use then, a thick disk gets blocks that are to be zeroed when
+they are written to.
 
 A crash leaves the disk as it was or as it is to be. What is a backup's parent stays one:
 the next increment on it is refused, since the capacity has changed.
