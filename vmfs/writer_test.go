@@ -197,34 +197,6 @@ func writeAll(t *testing.T, o FormatOptions, sizes []int64) ([]WriteDevice, []wr
 	return devices, files
 }
 
-// writeResized makes files that get their lengths later.
-func writeResized(t *testing.T, w *Writer) []written {
-	t.Helper()
-	bs := w.FS().Header().BlockBytes
-	var files []written
-	for i, size := range []int64{10, 3000, 2*bs + 5, 256 * bs, 257 * bs, 1300 * bs} {
-		for j, from := range []int64{20, 3*bs + 1, 258 * bs, 1100 * bs} {
-			f := written{fmt.Sprintf("resized-%d-%d", i, j), CreateOptions{SizeBytes: from}, []piece{{from - 7, noise(uint64(from), 7)}}}
-			f.write(t, w)
-			if err := w.Resize(f.name, size, Thin); err != nil {
-				t.Fatal(err)
-			}
-			f.o.SizeBytes, f.pieces = size, cut(f.pieces, size)
-			files = append(files, f)
-		}
-	}
-	return files
-}
-
-func openWriter(tb testing.TB, devices []WriteDevice) *Writer {
-	tb.Helper()
-	w, err := OpenWriter(devices, Options{})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return w
-}
-
 // TestWriteAll writes files of all layouts, and reads them; in the end it removes them all.
 func TestWriteAll(t *testing.T) {
 	for _, v := range writeVolumes {
