@@ -29,6 +29,19 @@ type ExtendOptions struct {
 	// Rewrite makes the sparse disk at path anew with that capacity and geometry, and
 	// gives it the old one's name when it is complete. nil refuses sparse disks.
 	Rewrite func(ctx context.Context, path string, sizeBytes int64, g vmdk.Geometry) error
+
+	// Files changes the files, if Tree is not the operating system's. The caller keeps
+	// others from them.
+	Files Files
+}
+
+// Files changes files of disks where the operating system has them not.
+type Files interface {
+	// Lengthen makes a file longer, durably; what is added reads as zeros. thin says that the
+	// file is to have no more blocks than are needed.
+	Lengthen(path string, sizeBytes int64, thin bool) error
+	// Replace gives a file another content, durably; after a crash it has one or the other.
+	Replace(path string, content []byte) error
 }
 
 // Extended is what Extend has done or, with DryRun, would do.
@@ -40,19 +53,23 @@ type Extended struct {
 
 // Extend makes a disk larger; what is added reads as zeros. The disk has to be a single
 // link that nobody uses: no redo log, no parent, no child. Raw disks of ESX 2.x, flat
-// disks of one extent and monolithic sparse ones can be extended; others give
-// ErrUnsupported. A crash leaves the disk as it was or as it is to be; a flat file may be
-// longer than its descriptor says then, and Extend again completes it.
+// disks, and sparse ones of hosted products can be extended; others give ErrUnsupported. A
+// crash leaves the disk as it was or as it is to be; a flat file may be longer than its
+// descriptor says then, and Extend again completes it; a split disk may have left new
+// files that are no part of it.
 func Extend(ctx context.Context, path string, o ExtendOptions) (*Extended, error) {
 	o.fill()
 	if o.SizeBytes <= 0 || o.SizeBytes%disk.SectorSize != 0 || o.SizeBytes > disk.MaxSize {
 		return nil, chainError(path, disk.ErrUnsupported, "%d bytes: a capacity is a number of sectors of 512 bytes, up to %d bytes", o.SizeBytes, int64(disk.MaxSize))
 	}
-	_, unlock, err := begin(path, opExtend, &o.Options)
-	if err != nil {
-		return nil, err
+	if o.Tree == nil || o.Files == nil {
+		_, unlock, err := begin(path, opExtend, &o.Options)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+		o.Files = osFiles{o.FS}
 	}
-	defer unlock()
 	c, err := findChain(path, &o.Options)
 	if err != nil {
 		return nil, err
@@ -90,7 +107,7 @@ func (c *chain) mayExtend(o *ExtendOptions) (*vmdk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !o.AllowInUse {
+	if !o.AllowInUse && o.Tree == nil {
 		if err := checkUse(exclusive, files...); err != nil {
 			return nil, err
 		}
@@ -115,6 +132,8 @@ func refuseExtend(l *level, o *ExtendOptions) error {
 		return no("it maps a LUN, which is extended where it is")
 	case tracked:
 		return no("its changed blocks are tracked: turn that off first")
+	case isSplit(d) && o.Tree == nil:
+		return refuseSplit(l)
 	case len(d.Extents) != 1:
 		return no("it has %d extents; make it one of another format with vmstream disk convert", len(d.Extents))
 	case d.Extents[0].Type == vmdk.ExtentFlat, d.Extents[0].Type == vmdk.ExtentVMFS:
@@ -129,10 +148,12 @@ func (c *chain) extend(ctx context.Context, o *ExtendOptions, e *Extended) error
 	l := c.top()
 	switch {
 	case l.desc == nil:
-		return o.lengthen(l.path, e.OldBytes, o.SizeBytes)
+		return o.lengthen(l.path, e.OldBytes, o.SizeBytes, false)
 	case l.desc.Embedded:
 		e.Rewritten = true
 		return o.Rewrite(ctx, l.path, o.SizeBytes, extendedGeometry(l.desc.Descriptor, o.SizeBytes))
+	case isSplit(l.desc.Descriptor):
+		return c.extendSplit(o, e)
 	}
 	files, err := c.filesOf(l)
 	if err != nil {
@@ -144,17 +165,18 @@ func (c *chain) extend(ctx context.Context, o *ExtendOptions, e *Extended) error
 	if err != nil {
 		return err
 	}
+	thin := l.desc.Descriptor.DDBValue(keyThin) == "1"
 	// The file first: one that is longer than its descriptor says is read as before.
-	if err := o.lengthen(files[1], start+e.OldBytes, start+o.SizeBytes); err != nil {
+	if err := o.lengthen(files[1], start+e.OldBytes, start+o.SizeBytes, thin); err != nil {
 		return err
 	}
-	return putDescriptor(o.FS, l.path, l.desc, text)
+	return o.Files.Replace(l.path, text)
 }
 
 // lengthen makes a file longer. What is behind its end so far has to be zero: it was left
 // by a run that was stopped.
-func (o *ExtendOptions) lengthen(path string, oldBytes, newBytes int64) error {
-	im, err := disk.OpenRaw(path)
+func (o *ExtendOptions) lengthen(path string, oldBytes, newBytes int64, thin bool) error {
+	im, err := o.place().Open(path)
 	if err != nil {
 		return err
 	}
@@ -163,18 +185,29 @@ func (o *ExtendOptions) lengthen(path string, oldBytes, newBytes int64) error {
 	if err := errors.Join(err, im.Close()); err != nil || size >= newBytes {
 		return err
 	}
-	f, err := o.FS.Open(path)
+	return o.Files.Lengthen(path, newBytes, thin)
+}
+
+// osFiles are those of the operating system.
+type osFiles struct{ fs FS }
+
+// Lengthen implements Files.
+func (o osFiles) Lengthen(path string, sizeBytes int64, _ bool) error {
+	f, err := o.fs.Open(path)
 	if err != nil {
 		return err
 	}
-	if err := f.Truncate(newBytes); err != nil {
+	if err := f.Truncate(sizeBytes); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// Replace implements Files.
+func (o osFiles) Replace(path string, content []byte) error { return ReplaceFile(o.fs, path, content) }
+
 // checkZero refuses a file with anything but zeros from an offset on.
-func checkZero(im *disk.File, from int64) error {
+func checkZero(im disk.RawFile, from int64) error {
 	b := make([]byte, 1<<20)
 	for r, err := range im.Runs(from, max(im.Size()-from, 0)) {
 		if err != nil {
@@ -193,7 +226,10 @@ func checkZero(im *disk.File, from int64) error {
 	return nil
 }
 
-const keyCylinders = "ddb.geometry.cylinders"
+const (
+	keyCylinders = "ddb.geometry.cylinders"
+	keyThin      = "ddb.thinProvisioned"
+)
 
 // extendedGeometry is that of a disk with another capacity: heads and sectors, which a
 // guest's partitions may depend on, stay.
@@ -218,33 +254,59 @@ func extendedGeometry(d *vmdk.Descriptor, sizeBytes int64) vmdk.Geometry {
 
 // extendedText returns the text of a descriptor with another capacity.
 func extendedText(l *level, sizeBytes int64) ([]byte, error) {
+	x := l.desc.Descriptor.Extents[0]
+	text, err := extentLine(l.path, l.desc.Text, x, sizeBytes/disk.SectorSize)
+	if err != nil {
+		return nil, err
+	}
+	return extendedCylinders(l, text, sizeBytes)
+}
+
+// extendedCylinders returns the text with the cylinders of another capacity, if it has any.
+func extendedCylinders(l *level, text []byte, sizeBytes int64) ([]byte, error) {
 	d := l.desc.Descriptor
-	text, err := extentLine(l.path, l.desc.Text, d.Extents[0].Sectors, sizeBytes/disk.SectorSize)
-	if err != nil || d.DDBValue(keyCylinders) == "" {
-		return text, err
+	if d.DDBValue(keyCylinders) == "" {
+		return text, nil
 	}
 	g := extendedGeometry(d, sizeBytes)
 	return editDescriptor(l.path, text, map[string]string{keyCylinders: strconv.FormatUint(uint64(g.Cylinders), 10)})
 }
 
+// sectorsAt returns where the line of an extent has its length, -1 if it is none with so
+// many sectors.
+func sectorsAt(line []byte, sectors int64) int {
+	words := bytes.Fields(line)
+	if len(words) < 4 || !slices.Contains([]string{"RW", "RDONLY"}, strings.ToUpper(string(words[0]))) || string(words[1]) != strconv.FormatInt(sectors, 10) {
+		return -1
+	}
+	access := bytes.Index(line, words[0]) + len(words[0])
+	return access + bytes.Index(line[access:], words[1])
+}
+
 // extentLine returns the text with another length of its only extent.
-func extentLine(path string, text []byte, was, sectors int64) ([]byte, error) {
+func extentLine(path string, text []byte, was vmdk.Extent, sectors int64) ([]byte, error) {
 	var out []byte
 	found := 0
 	for line := range bytes.Lines(text) {
-		if words := bytes.Fields(line); len(words) > 3 && slices.Contains([]string{"RW", "RDONLY"}, strings.ToUpper(string(words[0]))) && string(words[1]) == strconv.FormatInt(was, 10) {
-			at := bytes.Index(line[len(words[0]):], words[1]) + len(words[0])
-			line = slices.Concat(line[:at], strconv.AppendInt(nil, sectors, 10), line[at+len(words[1]):])
+		if at := sectorsAt(line, was.Sectors); at >= 0 {
+			end := at + len(strconv.FormatInt(was.Sectors, 10))
+			line = slices.Concat(line[:at], strconv.AppendInt(nil, sectors, 10), line[end:])
 			found++
 		}
 		out = append(out, line...)
 	}
-	d, err := vmdk.ParseDescriptor(out)
+	was.Sectors = sectors
+	return out, checkExtents(path, out, found, []vmdk.Extent{was})
+}
+
+// checkExtents reads a changed text back: it has to have these extents.
+func checkExtents(path string, text []byte, found int, want []vmdk.Extent) error {
+	d, err := vmdk.ParseDescriptor(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
+		return fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
-	if found != 1 || len(d.Extents) != 1 || d.Extents[0].Sectors != sectors {
-		return nil, chainError(path, disk.ErrCorrupt, "the line of its extent is not found")
+	if found != 1 || !slices.Equal(d.Extents, want) {
+		return chainError(path, disk.ErrCorrupt, "the line of its last extent is not found")
 	}
-	return out, nil
+	return nil
 }

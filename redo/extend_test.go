@@ -3,9 +3,12 @@
 package redo
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -83,7 +86,8 @@ func TestExtendRefused(t *testing.T) {
 		want    error
 	}{
 		"smaller":       {baseFlat, func(*testDisk) {}, -8, disk.ErrUnsupported},
-		"split":         {baseSplit, func(*testDisk) {}, 8, disk.ErrUnsupported},
+		"half a grain":  {baseSplit, func(d *testDisk) { d.edit("disk.vmdk", "RW 512", "RW 511") }, 8, disk.ErrUnsupported},
+		"other names":   {baseSplit, func(d *testDisk) { d.rename("disk-s001.vmdk", "disk-one.vmdk") }, 8, disk.ErrUnsupported},
 		"COWD":          {baseCOWD, func(*testDisk) {}, 8, disk.ErrUnsupported},
 		"sparse":        {baseSparse, func(*testDisk) {}, 8, disk.ErrUnsupported}, // nobody rewrites it
 		"a delta":       {baseFlat, func(d *testDisk) { d.add() }, 8, disk.ErrUnsupported},
@@ -135,6 +139,92 @@ func (d *testDisk) append(name, what string) {
 	d.must(f.Close())
 }
 
+// rename gives an extent another name.
+func (d *testDisk) rename(from, to string) {
+	d.t.Helper()
+	d.edit("disk.vmdk", from, to)
+	d.must(os.Rename(d.path(from), d.path(to)))
+}
+
+// splitFlat makes a split disk with flat extents of these sectors.
+func splitFlat(t *testing.T, content []byte, sectors ...int) *testDisk {
+	t.Helper()
+	d := &testDisk{t: t, dir: t.TempDir(), kind: "twoGbMaxExtentFlat", fs: OS(), model: content}
+	text := "# Disk DescriptorFile\nversion=1\nCID=00001000\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n\n# Extent description\n"
+	for i, n := range sectors {
+		name := fmt.Sprintf("disk-f%03d.vmdk", i+1)
+		text += fmt.Sprintf("RW %d FLAT \"%s\" 0\n", n, name)
+		d.must(os.WriteFile(d.path(name), content[:n*512], 0o640))
+		content = content[n*512:]
+	}
+	d.must(os.WriteFile(d.path("disk.vmdk"), []byte(text+"\nddb.adapterType = \"ide\"\nddb.geometry.cylinders = \"1\"\nddb.geometry.heads = \"16\"\nddb.geometry.sectors = \"63\"\n"), 0o640))
+	d.must(os.WriteFile(d.path(configName), []byte("disk.vmdk"), 0o600))
+	return d
+}
+
+// TestExtendSplit gives split disks more extents, and lengthens the last one if it is
+// flat. A file that has the next name already is left alone.
+func TestExtendSplit(t *testing.T) {
+	content := noise(1280, 1)
+	for _, d := range []*testDisk{newTestDisk(t, t.TempDir(), baseSplit, content), splitFlat(t, content, 640, 640)} {
+		letter := map[baseKind]string{baseSplit: "s"}[d.kind]
+		if letter == "" {
+			letter = "f"
+		}
+		foreign := d.path("disk-" + letter + "003.vmdk")
+		d.must(os.WriteFile(foreign, []byte("something else"), 0o600))
+		const large = 5<<30 + 512
+		for _, size := range []int64{1<<20 + 640*512, 3 << 30, large} {
+			if _, err := Extend(background(), d.named(), ExtendOptions{Options: d.options(), SizeBytes: size}); err != nil {
+				t.Fatalf("%s: %v", d.kind, err)
+			}
+		}
+		if b, err := os.ReadFile(foreign); err != nil || string(b) != "something else" {
+			t.Errorf("%s: %q, %v", d.kind, b, err)
+		}
+		im, err := vmdk.Open(d.named(), vmdk.Options{})
+		d.must(err)
+		got := make([]byte, len(content))
+		if err := disk.ReadFull(im, got, 0); err != nil || !bytes.Equal(got, content) || im.Size() != large {
+			t.Errorf("%s: it has %d bytes, and other content: %v", d.kind, im.Size(), err)
+		}
+		for r, err := range im.Runs(0, im.Size()) {
+			if err != nil || r.Kind == disk.Data && r.Offset >= int64(len(content)) && !zeroRun(t, im, r) {
+				t.Errorf("%s: %+v, %v", d.kind, r, err)
+			}
+		}
+		d.must(im.Close())
+		desc, err := vmdk.ReadDescriptor(d.named())
+		d.must(err)
+		for i, e := range desc.Descriptor.Extents {
+			if e.Sectors > vmdk.SplitExtentSectors {
+				t.Errorf("%s: extent %d has %d sectors", d.kind, i, e.Sectors)
+			}
+		}
+		if qemu, err := exec.LookPath("qemu-img"); err == nil {
+			if out, err := exec.Command(qemu, "info", "--output=json", d.named()).CombinedOutput(); err != nil || !strings.Contains(string(out), fmt.Sprintf("\"virtual-size\": %d,", int64(large))) {
+				t.Errorf("%s: %v: %s", d.kind, err, out)
+			}
+		}
+	}
+}
+
+// zeroRun reports if a run, of at most 4 GiB of holes, has nothing but zeros.
+func zeroRun(t *testing.T, im disk.Image, r disk.Run) bool {
+	t.Helper()
+	b := make([]byte, 1<<20)
+	for off := r.Offset; off < r.End(); off += int64(len(b)) {
+		p := b[:min(int64(len(b)), r.End()-off)]
+		if err := disk.ReadFull(im, p, off); err != nil {
+			t.Fatal(err)
+		}
+		if !disk.IsZero(p) {
+			return false
+		}
+	}
+	return true
+}
+
 // TestExtendRewrite has somebody else make the new file of a sparse disk.
 func TestExtendRewrite(t *testing.T) {
 	d := newTestDisk(t, t.TempDir(), baseSparse, noise(512, 1))
@@ -156,10 +246,10 @@ func TestExtendRewrite(t *testing.T) {
 // TestExtendStopped stops an extension at each step: the disk is as it was or as it is to
 // be, and another run completes it.
 func TestExtendStopped(t *testing.T) {
-	for _, kind := range []baseKind{baseESX2, baseVMFS} {
-		d := newTestDisk(t, t.TempDir(), kind, noise(600, 3))
-		after := append(slices.Clone(d.model), make([]byte, 300*512)...)
-		run := func(d *testDisk) error { _, err := d.extend(300); return err }
+	for _, kind := range []baseKind{baseESX2, baseVMFS, baseSplit} {
+		d := newTestDisk(t, t.TempDir(), kind, noise(640, 3))
+		after := append(slices.Clone(d.model), make([]byte, 384*512)...)
+		run := func(d *testDisk) error { _, err := d.extend(384); return err }
 		whole := replica(t, d, 0)
 		if err := run(whole); err != nil {
 			t.Fatal(err)

@@ -195,3 +195,17 @@ func (x *extentFile) complete() error {
 	}
 	return x.f.Sync()
 }
+
+// EmptyExtent returns a hosted sparse extent of a split disk that has no grain yet: header,
+// directories and tables, 8 KiB for each 64 MiB. The capacity is in sectors, at most that of
+// an extent of [FormatSplit], see [SplitExtentSectors].
+func EmptyExtent(capacitySectors int64) []byte {
+	l := layoutExtent(min(capacitySectors, SplitExtentSectors), 0)
+	b := make([]byte, l.grainsBegin*disk.SectorSize)
+	h := l.header()
+	h.uncleanShutdown = 0
+	h.encode((*[sparseHeaderSize]byte)(b))
+	putDirectory(b[l.rgd*disk.SectorSize:], l.tables, l.rgt)
+	putDirectory(b[l.gd*disk.SectorSize:], l.tables, l.gt)
+	return b
+}

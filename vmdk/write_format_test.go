@@ -118,13 +118,13 @@ func TestSplitExtentsStayBelow2GiB(t *testing.T) {
 		l := layoutExtent(sectors, 0)
 		return (l.grainsBegin + ceilDiv(sectors, GrainSectors)*GrainSectors) * disk.SectorSize
 	}
-	if n := full(splitSectors); n != 2146762752 || n >= 1<<31 {
+	if n := full(SplitExtentSectors); n != 2146762752 || n >= 1<<31 {
 		t.Errorf("a full extent has %d bytes", n)
 	}
-	if n := full(splitSectors + 2048); n < 1<<31 {
+	if n := full(SplitExtentSectors + 2048); n < 1<<31 {
 		t.Errorf("one MiB more would fit: %d bytes", n)
 	}
-	if splitSectors%GrainSectors != 0 {
+	if SplitExtentSectors%GrainSectors != 0 {
 		t.Error("an extent does not end at a grain")
 	}
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/vmstream/vmstream/disk"
 )
 
-// splitSectors is the capacity of an extent of a split disk: 2047 MiB, as in
+// SplitExtentSectors is the capacity of an extent of a split disk: 2047 MiB, as in
 // VMware's older products. A full extent adds 640 sectors of header, tables
 // and padding and has 2146762752 bytes, below the 2 GiB = 2147483648 at which
 // FAT and signed 32-bit offsets end; with 2048 MiB it would not be.
-const splitSectors = 2047 << 20 / disk.SectorSize
+const SplitExtentSectors = 2047 << 20 / disk.SectorSize
 
 // embeddedSectors is the room for an embedded descriptor, as VMware has it. A
 // longer descriptor gets more.
@@ -46,9 +46,9 @@ func createSparse(spec *CreateSpec) (Writer, error) {
 		w.names = []string{spec.Name}
 	} else {
 		createType = TypeTwoGbSparse
-		w.perFile = splitSectors
+		w.perFile = SplitExtentSectors
 		w.descName = spec.Name
-		n := ceilDiv(w.sectors, splitSectors)
+		n := ceilDiv(w.sectors, SplitExtentSectors)
 		if n > MaxExtents {
 			return nil, fmt.Errorf("%s: a split disk of %d bytes would have %d files; readers take %d: %w", spec.Name, spec.SizeBytes, n, MaxExtents, disk.ErrUnsupported)
 		}

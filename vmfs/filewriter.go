@@ -24,7 +24,7 @@ const (
 
 // CreateOptions say what a new file is.
 type CreateOptions struct {
-	SizeBytes    int64 // cannot be changed later
+	SizeBytes    int64 // see [Writer.Resize]
 	Provisioning Provisioning
 	Mode         fs.FileMode // 0 means 0600
 	Modified     time.Time   // zero means now
@@ -36,6 +36,7 @@ type FileWriter struct {
 	w        *Writer
 	n        *inode
 	name     string
+	old      *inode   // what it takes the place of, nil if it has a name of its own
 	pointers uint32   // pointer blocks that it has
 	spare    []uint64 // file blocks that are taken already
 	dense    bool     // zeros take blocks, too
@@ -58,6 +59,18 @@ func (w *Writer) create(name string, t Type, o CreateOptions) (*FileWriter, erro
 	if _, _, err := w.place(name); err != nil {
 		return nil, err
 	}
+	x, err := w.newFile(name, t, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.start(o.Provisioning, 0); err != nil {
+		return nil, errors.Join(err, x.abort())
+	}
+	return x, nil
+}
+
+// newFile takes a file descriptor for a file, and says by what addresses it has its bytes.
+func (w *Writer) newFile(name string, t Type, o CreateOptions) (*FileWriter, error) {
 	h := w.fs.header
 	p := h.fdPlaces()
 	array := float64(p.arrayLen)
@@ -92,18 +105,14 @@ func (w *Writer) create(name string, t Type, o CreateOptions) (*FileWriter, erro
 		s.AddrType = zlaDouble
 	}
 	l.unit, l.zla = s.UnitBytes, s.AddrType
-	x := &FileWriter{w: w, n: n, name: name}
 	w.open++
-	if err := x.start(o.Provisioning, blocks); err != nil {
-		return nil, errors.Join(err, x.abort())
-	}
-	return x, nil
+	return &FileWriter{w: w, n: n, name: name}, nil
 }
 
 // start writes the descriptor, whose content a resident file needs, and takes the blocks
-// of thick files.
-func (x *FileWriter) start(p Provisioning, blocks int64) error {
-	if x.n.layout.resident {
+// of thick files from one on.
+func (x *FileWriter) start(p Provisioning, from int64) error {
+	if x.n.layout.resident && from == 0 {
 		if err := x.w.m.zero(x.n.layout.at, x.w.fs.header.fdBytes()); err != nil {
 			return err
 		}
@@ -111,7 +120,8 @@ func (x *FileWriter) start(p Provisioning, blocks int64) error {
 	if p == Thin {
 		return nil
 	}
-	for index := int64(0); index < blocks; index++ {
+	blocks := x.units(x.Size())
+	for index := from; index < blocks; index++ {
 		number, err := x.takeBlock(blocks - index)
 		if err != nil {
 			return err
@@ -283,28 +293,38 @@ func (x *FileWriter) set(index int64, a address) error {
 		}
 		return x.setIn(at, l.addrs[index/p], index%p, a)
 	case zlaDouble:
-		first := &l.addrs[index/p/p]
-		at, err := x.pointerBlock(first, kindPointers2)
+		second, _, err := l.pointersAt(index)
 		if err != nil {
 			return err
 		}
-		block, err := l.pointerBlock(*first, 0, 0)
-		if err != nil {
-			return err
-		}
-		second := block[index/p%p]
 		fresh := second == 0
-		at2, err := x.pointerBlock(&second, kindPointers)
+		at, err := x.pointerBlock(&second, kindPointers)
 		if err != nil {
 			return err
 		}
-		if err := x.setIn(at2, second, index%p, a); err != nil || !fresh {
+		if err := x.setIn(at, second, index%p, a); err != nil || !fresh {
 			return err
 		}
-		return x.setIn(at, *first, index/p%p, second)
+		return x.setPointers(index, second)
 	}
 	l.addrs[index] = a
 	return nil
+}
+
+// setPointers puts the address of a pointer block in its place: that of the addresses of a
+// unit and its neighbours.
+func (x *FileWriter) setPointers(index int64, a address) error {
+	l, p := &x.n.layout, x.w.fs.pointers
+	if l.zla == zlaPointers {
+		l.addrs[index/p] = a
+		return nil
+	}
+	first := &l.addrs[index/p/p]
+	at, err := x.pointerBlock(first, kindPointers2)
+	if err != nil {
+		return err
+	}
+	return x.setIn(at, *first, index/p%p, a)
 }
 
 // pointerBlock returns where in the volume a pointer block is; if there is none, it is
@@ -362,13 +382,22 @@ func (x *FileWriter) countPointers() error {
 	return err
 }
 
-// flush writes the descriptor, but of a resident file not its content.
+// flush writes the descriptor, but of a resident file not its content. Fields that are not
+// known here stay as they are, or as they were in the file whose place it takes.
 func (x *FileWriter) flush() error {
 	h := x.w.fs.header
 	b := h.newDescriptor(x.n, x.pointers)
+	from := x.old
 	if x.n.stat.Lock.kind == lockTypeFD { // of a file that was there before
-		if err := x.w.fs.vol.readFull(b, x.n.stat.Offset, "file descriptor"); err != nil {
+		from = x.n
+	}
+	if from != nil {
+		if err := x.w.fs.vol.readFull(b, from.stat.Offset, "file descriptor"); err != nil {
 			return err
+		}
+		if from == x.old {
+			clear(b[:lockLen])
+			b.putLock(lockTypeFD, x.n.stat.Offset)
 		}
 		h.putDescriptor(b, x.n, x.pointers)
 	}
@@ -383,31 +412,37 @@ func (x *FileWriter) Close() error {
 	if x.done {
 		return pathError("close", x.name, fs.ErrClosed)
 	}
-	if err := x.finish(); err != nil {
+	committed, err := x.finish()
+	if err != nil && !committed {
 		return pathError("close", x.name, errors.Join(err, x.abort()))
 	}
 	x.done = true
 	x.w.open--
-	return nil
+	return pathError("close", x.name, err)
 }
 
-func (x *FileWriter) finish() error {
+// finish writes what is left to be written. What is committed has to stay, even if there
+// is an error.
+func (x *FileWriter) finish() (committed bool, err error) {
 	if err := x.w.blocks.release(x.spare); err != nil {
-		return err
+		return false, err
 	}
 	x.spare = nil
 	x.w.forget()
+	if x.old != nil {
+		return x.replace()
+	}
 	dir, base, err := x.w.place(x.name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := x.flush(); err != nil {
-		return err
+		return false, err
 	}
 	if err := x.w.m.sync(); err != nil { // before anybody sees it
-		return err
+		return false, err
 	}
-	return x.w.addEntry(dir, dirEntry{x.n.stat.Type, x.n.stat.Address, x.n.stat.Generation, path.Base(base)})
+	return false, x.w.addEntry(dir, dirEntry{x.n.stat.Type, x.n.stat.Address, x.n.stat.Generation, path.Base(base)})
 }
 
 // Abort drops the file. After Close it does nothing. What cannot be given back is lost:
@@ -423,22 +458,9 @@ func (x *FileWriter) abort() error {
 	return x.drop()
 }
 
-// drop gives back all that the file has, and its descriptor last.
+// drop gives back all that the file has, but what is the old one's.
 func (x *FileWriter) drop() error {
-	w := x.w
-	defer w.forget()
-	o, err := w.owned(&x.n.layout)
-	if err != nil {
-		return err
-	}
-	o.blocks = append(o.blocks, x.spare...)
+	err := x.w.blocks.release(x.spare)
 	x.spare = nil
-	links := make(fields, 4)
-	if err := w.m.write(links, x.n.stat.Offset+512+8); err != nil {
-		return err
-	}
-	if err := w.release(o); err != nil {
-		return err
-	}
-	return w.fdc.release([]uint64{w.fdc.number(descriptorID(x.n.stat.Address))})
+	return errors.Join(err, x.w.drop(x.n, x.old))
 }

@@ -208,3 +208,12 @@ func (c *crashing) WriteAt(p []byte, off int64) (int, error) {
 	c.left--
 	return c.ReadWriterAt.WriteAt(p, off)
 }
+
+func openWriter(tb testing.TB, devices []WriteDevice) *Writer {
+	tb.Helper()
+	w, err := OpenWriter(devices, Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return w
+}

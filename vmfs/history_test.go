@@ -75,18 +75,30 @@ func (h *history) mkdir(t *rapid.T) {
 
 func (h *history) create(t *rapid.T) {
 	name := h.newName(t)
-	const mib = 1 << 20
-	size := rapid.SampledFrom([]int64{0, 1, 1024, 1025, 8192, 8193, 65536, 65537, mib - 1, mib, 3*mib + 5, 256 * mib, 256*mib + 1, 1025 * mib}).Draw(t, "size")
-	p := Thin
-	if size < 10*mib {
-		p = Provisioning(rapid.IntRange(0, 2).Draw(t, "provisioning"))
-	}
+	size, p := drawSize(t)
 	x, err := h.w.Create(name, CreateOptions{SizeBytes: size, Provisioning: p})
 	if _, taken := h.files[name]; taken != (err != nil) {
 		t.Fatalf("create %s: %v", name, err)
 	} else if taken {
 		return
 	}
+	h.write(t, x, name)
+}
+
+const mib = 1 << 20
+
+// drawSize draws what a file may have.
+func drawSize(t *rapid.T) (int64, Provisioning) {
+	size := rapid.SampledFrom([]int64{0, 1, 1024, 1025, 8192, 8193, 65536, 65537, mib - 1, mib, 3*mib + 5, 256 * mib, 256*mib + 1, 1025 * mib}).Draw(t, "size")
+	if size < 10*mib {
+		return size, Provisioning(rapid.IntRange(0, 2).Draw(t, "provisioning"))
+	}
+	return size, Thin
+}
+
+// write writes anything to a new file, and closes it or drops it.
+func (h *history) write(t *rapid.T, x *FileWriter, name string) {
+	size := x.Size()
 	f := &modelFile{size: size}
 	for range rapid.IntRange(0, 3).Draw(t, "writes") {
 		if size == 0 {
@@ -107,6 +119,46 @@ func (h *history) create(t *rapid.T) {
 		t.Fatal(err)
 	}
 	h.files[name] = f
+}
+
+// file draws a file that is there, "" if there is none.
+func (h *history) file(t *rapid.T) string {
+	all := h.names(false)
+	if len(all) == 0 {
+		return ""
+	}
+	return rapid.SampledFrom(all).Draw(t, "file")
+}
+
+func (h *history) replace(t *rapid.T) {
+	name := h.file(t)
+	if name == "" {
+		return
+	}
+	size, p := drawSize(t)
+	x, err := h.w.Replace(name, CreateOptions{SizeBytes: size, Provisioning: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, x, name)
+}
+
+func (h *history) resize(t *rapid.T) {
+	name := h.file(t)
+	if name == "" {
+		return
+	}
+	size, p := drawSize(t)
+	if err := h.w.Resize(name, size, p); err != nil {
+		t.Fatal(err)
+	}
+	m := &modelFile{size: size}
+	for _, c := range h.files[name].content {
+		if c.off < size {
+			m.content = append(m.content, piece{c.off, c.b[:min(int64(len(c.b)), size-c.off)]})
+		}
+	}
+	h.files[name] = m
 }
 
 func (h *history) remove(t *rapid.T) {
@@ -206,7 +258,7 @@ func TestHistory(t *testing.T) {
 				if h.w, err = OpenWriter(h.devices, Options{}); err != nil {
 					t.Fatal(err)
 				}
-				t.Repeat(map[string]func(*rapid.T){"mkdir": h.mkdir, "create": h.create, "remove": h.remove, "reopen": h.reopen})
+				t.Repeat(map[string]func(*rapid.T){"mkdir": h.mkdir, "create": h.create, "remove": h.remove, "replace": h.replace, "resize": h.resize, "reopen": h.reopen})
 				h.reopen(t)
 			})
 		})

@@ -76,6 +76,18 @@ func (t *Tree) Path(f *FS, name string) string {
 	return path.Join(Root, name)
 }
 
+// InVolume returns the volume that a path of the tree leads to, and the path there.
+func (t *Tree) InVolume(name string) (*FS, string, error) {
+	s, err := t.find(name, true)
+	if err == nil && s.volume == nil {
+		err = fmt.Errorf("is no file of a volume: %w", disk.ErrUnsupported)
+	}
+	if err != nil {
+		return nil, "", pathError("find", name, err)
+	}
+	return s.volume.FS, s.name, nil
+}
+
 // spot is a file of a tree. Those without a volume are the directories above these.
 type spot struct {
 	volume *mounted

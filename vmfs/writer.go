@@ -376,11 +376,15 @@ func (w *Writer) remove(name string) error {
 	if err := w.removeEntry(dir, path.Base(name)); err != nil {
 		return err
 	}
-	return (&FileWriter{w: w, n: n}).drop()
+	return w.drop(n, nil)
 }
 
 // owned is what a file has, by what it is of.
-type owned struct{ blocks, subBlocks, pointers, pointers2 []uint64 }
+type owned struct {
+	blocks, subBlocks, pointers, pointers2 []uint64
+
+	toBeZeroed uint64 // blocks
+}
 
 // owned goes through the addresses of a file.
 func (w *Writer) owned(l *layout) (*owned, error) {
@@ -398,7 +402,10 @@ func (w *Writer) owned(l *layout) (*owned, error) {
 		var err error
 		switch k := a.kind(); {
 		case levels == 0 && k == kindBlock:
-			at, _, _ := w.fs.header.block(a)
+			at, _, tbz := w.fs.header.block(a)
+			if tbz {
+				o.toBeZeroed++
+			}
 			return w.blocks.collect(&o.blocks, w.blocks.id(uint64(at>>w.fs.header.blockBits())), l)
 		case levels == 0 && k == kindSubBlock:
 			return w.sbc.collect(&o.subBlocks, id, l)

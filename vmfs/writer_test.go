@@ -185,6 +185,7 @@ func writeAll(t *testing.T, o FormatOptions, sizes []int64) ([]WriteDevice, []wr
 		f.write(t, w)
 		files = append(files, f)
 	}
+	files = append(files, writeResized(t, w)...)
 	for _, target := range []string{"/vmfs/volumes/x/y", strings.Repeat("t", 1000)} {
 		if err := w.Symlink(target, fmt.Sprintf("link-%d", len(target))); err != nil {
 			t.Fatal(err)
@@ -194,15 +195,6 @@ func writeAll(t *testing.T, o FormatOptions, sizes []int64) ([]WriteDevice, []wr
 		t.Fatal(err)
 	}
 	return devices, files
-}
-
-func openWriter(tb testing.TB, devices []WriteDevice) *Writer {
-	tb.Helper()
-	w, err := OpenWriter(devices, Options{})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return w
 }
 
 // TestWriteAll writes files of all layouts, and reads them; in the end it removes them all.

@@ -3,7 +3,9 @@
 package command
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -16,18 +18,22 @@ import (
 	"github.com/vmstream/vmstream/redo"
 	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vmdk"
+	"github.com/vmstream/vmstream/vmfs"
 )
 
 const longDiskExtend = `Extend makes a disk larger; what is added reads as zeros, and partitions and file systems
 on it stay as they are. SIZE is the new capacity, or +SIZE what is added. The disk has to be
-powered off, without redo logs and snapshots: raw, flat (also of ESX), or monolithic
-sparse, which is written anew and needs the space for that.
+powered off, without redo logs and snapshots: raw, flat (also of ESX), split, which gets
+more files, or monolithic sparse, which is written anew and needs the space for that. On a
+VMFS volume, which no host may use then, a thick disk gets blocks that are to be zeroed when
+they are written to.
 
 A crash leaves the disk as it was or as it is to be. What is a backup's parent stays one:
 the next increment on it is refused, since the capacity has changed.
 
   vmstream disk extend web01.vmdk 20G
-  vmstream disk extend --disk scsi0:1 web01.vmx +5G`
+  vmstream disk extend --disk scsi0:1 web01.vmx +5G
+  vmstream disk extend vmfs:/dev/sdb!/web01/web01.vmdk 20G --allow-device`
 
 // diskExtended is what disk extend prints with --json. docs/scripting.md has it.
 type diskExtended struct {
@@ -40,7 +46,10 @@ type diskExtended struct {
 
 type diskExtend struct {
 	redoFlags
-	dryRun bool
+	volumes     volumeFlags
+	allowDevice bool
+	allowFlag   string // that says so, "" for --allow-device
+	dryRun      bool
 }
 
 func newDiskExtend(a *app) *cobra.Command {
@@ -52,6 +61,8 @@ func newDiskExtend(a *app) *cobra.Command {
 	}
 	o.add(c)
 	o.addInUse(c)
+	o.volumes.addVolumes(c)
+	c.Flags().BoolVar(&o.allowDevice, "allow-device", false, "write to a volume on block devices, too: no host uses it")
 	c.Flags().BoolVarP(&o.dryRun, "dry-run", "n", false, "check everything, change nothing")
 	return c
 }
@@ -62,11 +73,41 @@ func (o *diskExtend) run(ctx context.Context, a *app, path, size string) error {
 	if err := n.Set(more); err != nil || n <= 0 || n > disk.MaxSize {
 		return cli.Usage(fmt.Errorf("%q is no capacity: write it like 20G or +5G, up to 64T", size))
 	}
-	d, err := o.find(a, path)
+	l, err := o.volumes.locate(a, path)
 	if err != nil {
 		return err
 	}
-	x := redo.ExtendOptions{Options: d.options, SizeBytes: int64(n), DryRun: o.dryRun}
+	defer l.close()
+	if l.tree == nil {
+		return o.extend(ctx, a, nil, path, int64(n), relative)
+	}
+	if len(l.volumes) != 1 {
+		return cli.Usage(errors.New("name the volume alone that has the disk"))
+	}
+	v := vmfsWriteFlags{force: o.allowDevice, flag: cmp.Or(o.allowFlag, "allow-device")}
+	return v.change(l.under, func(w *vmfs.Writer) error {
+		t, err := vmfs.NewTree([]*vmfs.FS{w.FS()}, nil)
+		if err != nil {
+			return err
+		}
+		return o.extend(ctx, a, &pipeline.VolumeFiles{W: w, Tree: t}, l.paths[0], int64(n), relative)
+	})
+}
+
+// extend extends a disk that is a file of the operating system, or one of a volume.
+func (o *diskExtend) extend(ctx context.Context, a *app, volume *pipeline.VolumeFiles, path string, n int64, relative bool) error {
+	var tree disk.Tree
+	if volume != nil {
+		tree = volume.Tree
+	}
+	d, err := o.find(a, tree, path)
+	if err != nil {
+		return err
+	}
+	x := redo.ExtendOptions{Options: d.options, SizeBytes: n, DryRun: o.dryRun}
+	if volume != nil {
+		x.Files = volume
+	}
 	if relative {
 		now, err := capacityOf(d)
 		if err != nil {
@@ -76,8 +117,10 @@ func (o *diskExtend) run(ctx context.Context, a *app, path, size string) error {
 	}
 	counters := new(stream.Counters)
 	watch := a.console.Watch(counters)
-	x.Rewrite = func(ctx context.Context, path string, sizeBytes int64, g vmdk.Geometry) error {
-		return pipeline.Rewrite(ctx, path, sizeBytes, g, counters)
+	if volume == nil {
+		x.Rewrite = func(ctx context.Context, path string, sizeBytes int64, g vmdk.Geometry) error {
+			return pipeline.Rewrite(ctx, path, sizeBytes, g, counters)
+		}
 	}
 	e, err := redo.Extend(ctx, d.path, x)
 	watch.Stop()
@@ -97,7 +140,7 @@ func (o *diskExtend) run(ctx context.Context, a *app, path, size string) error {
 
 // capacityOf opens a disk for its capacity.
 func capacityOf(d *redoDisk) (int64, error) {
-	im, err := vmdk.Open(d.path, vmdk.Options{Format: d.options.Format, Role: d.options.Role, AllowOutside: d.options.AllowOutside})
+	im, err := vmdk.Open(d.path, vmdk.Options{Tree: d.options.Tree, Format: d.options.Format, Role: d.options.Role, AllowOutside: d.options.AllowOutside})
 	if err != nil {
 		return 0, err
 	}

@@ -104,7 +104,7 @@ new top, unless it is of ESX 2.x, where names say it.` + "\n\n" + exitCodes, Arg
 }
 
 func runRedoAdd(ctx context.Context, a *app, f *redoFlags, path string) error {
-	d, err := f.find(a, path)
+	d, err := f.find(a, nil, path)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func runRedoCommit(ctx context.Context, a *app, m *mergeFlags, path string) erro
 	if err := m.validate(); err != nil {
 		return err
 	}
-	d, err := m.find(a, path)
+	d, err := m.find(a, nil, path)
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func runRedoDiscard(ctx context.Context, a *app, m *mergeFlags, path string) err
 	if err := m.validate(); err != nil {
 		return err
 	}
-	d, err := m.find(a, path)
+	d, err := m.find(a, nil, path)
 	if err != nil {
 		return err
 	}

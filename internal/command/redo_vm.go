@@ -26,8 +26,8 @@ type redoDisk struct {
 }
 
 // find returns the one disk that is meant and is going to be changed.
-func (r *redoFlags) find(a *app, path string) (*redoDisk, error) {
-	disks, err := r.findAll(a, nil, path)
+func (r *redoFlags) find(a *app, tree disk.Tree, path string) (*redoDisk, error) {
+	disks, err := r.findAll(a, tree, path)
 	if err != nil {
 		return nil, err
 	}

@@ -80,10 +80,8 @@ func (o *vmkfstools) doExtend(ctx context.Context, a *app, paths []string) error
 	if _, err := o.size("X", o.extend); err != nil {
 		return err
 	}
-	if p.volume {
-		return cli.Source(fmt.Errorf("%s: files of a volume have a fixed length here: %w", paths[0], disk.ErrUnsupported))
-	}
-	return (&diskExtend{}).run(ctx, a, p.path, o.extend)
+	x := &diskExtend{allowDevice: o.force, allowFlag: "force"}
+	return x.run(ctx, a, p.spec(), o.extend)
 }
 
 // doExport writes a disk as vmkfstools did: sparse files below 2 GB, for hosted products.
@@ -269,6 +267,9 @@ func (o *vmkfstools) doSwap(_ context.Context, a *app, paths []string) error {
 	}
 	if to.volume {
 		err = to.writer(o.force, func(w *vmfs.Writer) error {
+			if _, err := w.FS().Lstat(to.name); err == nil {
+				return w.Resize(to.name, size, vmfs.ZeroedThick)
+			}
 			x, err := w.Create(to.name, vmfs.CreateOptions{SizeBytes: size, Provisioning: vmfs.ZeroedThick})
 			if err != nil {
 				return err

@@ -29,6 +29,11 @@ type volumeFlags struct {
 func (f *volumeFlags) add(c *cobra.Command) {
 	f.luns.add(c)
 	c.Flags().StringToStringVar(&f.rdm, "rdm", nil, "LUN, device or image that a raw device mapping stands for, by the name of the mapping's descriptor or file, as in data.vmdk=/dev/sdc (otherwise the LUN of this machine with the mapping's id); may be repeated")
+	f.addVolumes(c)
+}
+
+// addVolumes is add for those who need no LUN.
+func (f *volumeFlags) addVolumes(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.volumes, "vmfs", nil, "VMFS volume on this device or image (all of them, with commas between), whose files are [LABEL] PATH or /vmfs/volumes/LABEL/PATH; may be repeated")
 }
 

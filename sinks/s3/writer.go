@@ -194,12 +194,16 @@ func (w *writer) cleanUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	// A part whose sending was stopped may arrive all the same, behind the abort, and be
-	// kept: so it is repeated until there is nothing to abort.
+	// kept; some servers make the upload anew for it. So it is repeated until there has been
+	// nothing to abort twice.
+	gone := 0
 	for pause := abortPause; ; pause *= 2 {
 		err := w.sink.abort(ctx, w.key, w.upload)
 		switch {
 		case errors.Is(err, sinks.ErrNotExist):
-			return nil
+			if gone++; gone == 2 {
+				return nil
+			}
 		case err != nil:
 			return err
 		case pause > maxAbortPause: // a server that never says so
