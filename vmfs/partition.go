@@ -6,10 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/disk/gpt"
 )
 
 // Device is a LUN, a partition of one, or an image of either.
@@ -99,56 +99,24 @@ func (d *Device) hasMagic(off int64, magic uint32) bool {
 	return d.readFull(b[:], off, "magic") == nil && binary.LittleEndian.Uint32(b[:]) == magic
 }
 
-// Bounds of a GPT. Real ones have 128 entries of 128 bytes.
-const (
-	gptSignature  = "EFI PART"
-	maxGPTEntries = 1024
-	maxGPTEntry   = 4096
-)
-
 // gptPartitions reads a GPT on a device with sectors of 512 or of 4096 bytes.
 func (d *Device) gptPartitions() ([]Partition, error) {
 	for _, sector := range []int64{disk.SectorSize, 4096} {
-		b := make(fields, 92)
-		if d.readFull(b, sector, "GPT header") != nil || string(b[:8]) != gptSignature {
+		all, err := gpt.Read(d.R, d.SizeBytes, sector)
+		if errors.Is(err, gpt.ErrNone) {
 			continue
 		}
-		return d.gpt(b, sector)
+		var found []Partition
+		for _, p := range all {
+			if p.Type == gptVMFS || p.Type == gptVMFSPlain {
+				err = errors.Join(err, p.Err)
+				found = append(found, Partition{Table: "gpt", Slot: p.Number - 1, OffsetBytes: p.OffsetBytes, SizeBytes: p.SizeBytes})
+			}
+		}
+		if fe, ok := errors.AsType[*disk.FormatError](err); ok {
+			fe.File = d.Name
+		}
+		return found, err
 	}
 	return nil, d.fail(disk.ErrCorrupt, "GPT header", disk.SectorSize, "the MBR says that there is one, but there is none")
-}
-
-func (d *Device) gpt(h fields, sector int64) ([]Partition, error) {
-	bad := func(format string, args ...any) error {
-		return d.fail(disk.ErrCorrupt, "GPT", sector, format, args...)
-	}
-	sum := h.u32(16)
-	clear(h[16:20])
-	if h.u32(12) != uint32(len(h)) || crc32.ChecksumIEEE(h) != sum {
-		return nil, bad("its header has a wrong length or checksum")
-	}
-	first, count, size := h.u64(72), h.u32(80), h.u32(84)
-	if count > maxGPTEntries || size < 128 || size > maxGPTEntry || first < 2 || first > uint64(d.SizeBytes/sector) {
-		return nil, bad("%d entries of %d bytes from sector %d on", count, size, first)
-	}
-	table := make(fields, int(count)*int(size))
-	if err := d.readFull(table, int64(first)*sector, "GPT entries"); err != nil {
-		return nil, err
-	}
-	if crc32.ChecksumIEEE(table) != h.u32(88) {
-		return nil, bad("its entries have a wrong checksum")
-	}
-	var found []Partition
-	for i := range int(count) {
-		e := table[i*int(size):][:size]
-		if t := [16]byte(e[:16]); t != gptVMFS && t != gptVMFSPlain {
-			continue
-		}
-		from, last := e.u64(32), e.u64(40)
-		if from < 2 || last < from || last >= uint64(d.SizeBytes/sector) {
-			return nil, bad("partition %d: sectors %d to %d, the device has %d", i+1, from, last, d.SizeBytes/sector)
-		}
-		found = append(found, Partition{Table: "gpt", Slot: i, OffsetBytes: int64(from) * sector, SizeBytes: int64(last-from+1) * sector})
-	}
-	return found, nil
 }

@@ -186,6 +186,14 @@ type volume struct {
 
 func (v *volume) size() int64 { return v.area.size() }
 
+// ReadAt implements io.ReaderAt.
+func (v *volume) ReadAt(p []byte, off int64) (int, error) {
+	if err := v.read(p, off); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // read fills p from an offset in the volume. What is behind its end is a refusal.
 func (v *volume) read(p []byte, off int64) error {
 	if off < 0 || off > v.size() || int64(len(p)) > v.size()-off {

@@ -5,10 +5,11 @@ package freespace
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"hash/crc32"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/disk/gpt"
 )
 
 var le = binary.LittleEndian
@@ -25,7 +26,7 @@ func partitions(v *volume) ([]area, error) {
 	if v.size() < 4*disk.SectorSize {
 		return nil, nil
 	}
-	b, err := v.peek(2 * disk.SectorSize)
+	b, err := v.peek(disk.SectorSize)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func partitions(v *volume) ([]area, error) {
 		return []area{whole("", 0, v.size())}, nil
 	}
 	if b[mbrEntries+4] == mbrTypeGPT {
-		return gpt(v, b[disk.SectorSize:])
+		return guid(v)
 	}
 	return mbr(v, b)
 }
@@ -123,43 +124,22 @@ func logical(v *volume, start, n uint64, add func(number int, first, n uint64) e
 	}
 }
 
-// gpt reads a GUID partition table.
-func gpt(v *volume, h []byte) ([]area, error) {
-	if !bytes.HasPrefix(h, []byte("EFI PART")) {
+// guid reads a GUID partition table.
+func guid(v *volume) ([]area, error) {
+	found, err := gpt.Read(v, v.size(), disk.SectorSize)
+	if errors.Is(err, gpt.ErrNone) {
 		return nil, refuse("there is no GUID partition table where the protective MBR says")
 	}
-	size, count, each := le.Uint32(h[12:]), le.Uint32(h[80:]), le.Uint32(h[84:])
-	if size < 92 || size > disk.SectorSize || each < 128 || each > 4096 || count == 0 || count > 1024 {
-		return nil, refuse("the GUID partition table has %d entries of %d bytes", count, each)
-	}
-	sum := bytes.Clone(h[:size])
-	clear(sum[16:20])
-	if crc32.ChecksumIEEE(sum) != le.Uint32(h[16:]) {
-		return nil, refuse("the checksum of the GUID partition table is wrong")
-	}
-	table := make([]byte, count*each)
-	sectors := uint64(v.size() / disk.SectorSize)
-	start := le.Uint64(h[72:])
-	if start >= sectors {
-		return nil, refuse("the entries of the GUID partition table are behind the end of the disk")
-	}
-	if err := v.read(table, int64(start)*disk.SectorSize); err != nil {
-		return nil, err
-	}
-	if crc32.ChecksumIEEE(table) != le.Uint32(h[88:]) {
-		return nil, refuse("the checksum of the partitions is wrong")
-	}
 	var all []area
-	for i := range int(count) {
-		e := table[uint32(i)*each:]
-		if bytes.Equal(e[:16], make([]byte, 16)) {
-			continue
-		}
-		first, last := le.Uint64(e[32:]), le.Uint64(e[40:])
-		if first == 0 || last < first || last >= sectors {
-			return nil, refuse("partition %d is behind the end of the disk", i+1)
-		}
-		all = append(all, whole(fmt.Sprintf("partition %d", i+1), int64(first)*disk.SectorSize, int64(last-first+1)*disk.SectorSize))
+	for _, p := range found {
+		err = errors.Join(err, p.Err)
+		all = append(all, whole(fmt.Sprintf("partition %d", p.Number), p.OffsetBytes, p.SizeBytes))
+	}
+	if fe, ok := errors.AsType[*disk.FormatError](err); ok {
+		return nil, refuse("the GUID partition table: %s", fe.Detail)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return apart(all)
 }

@@ -7,6 +7,10 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/stream"
@@ -58,7 +62,17 @@ func Source(err error) error {
 	if errors.Is(err, stream.ErrUntrusted) {
 		code = ExitAudit
 	}
-	return &Error{Code: code, Err: err}
+	return &Error{Code: code, Err: err, Hint: reservedHint(err)}
+}
+
+// reservedHint says how to find out if a device cannot be read because another host has
+// reserved it: the kernel tells of that as of any other error.
+func reservedHint(err error) string {
+	pe, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(err, syscall.EIO) || !strings.HasPrefix(pe.Path, "/dev/") {
+		return ""
+	}
+	return fmt.Sprintf("perhaps another host has reserved it: vmstream scsi info %s tells", pe.Path)
 }
 
 // Stream marks err, which came from reading a stream; nil stays nil.

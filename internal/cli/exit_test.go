@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,6 +69,20 @@ func TestCode(t *testing.T) {
 				t.Errorf("code %d, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+// TestReservedHint has hints where a device gives errors, and nowhere else.
+func TestReservedHint(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		err  error
+		want bool
+	}{{"/dev/sdb", syscall.EIO, true}, {"/dev/sdb", syscall.ENOENT, false}, {"disk.raw", syscall.EIO, false}} {
+		e, ok := errors.AsType[*Error](Source(fmt.Errorf("copy: %w", &fs.PathError{Op: "read", Path: c.path, Err: c.err})))
+		if !ok || strings.Contains(e.Hint, "scsi info "+c.path) != c.want || (e.Hint != "") != c.want {
+			t.Errorf("%s, %v: %+v", c.path, c.err, e)
+		}
 	}
 }
 

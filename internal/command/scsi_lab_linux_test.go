@@ -134,6 +134,10 @@ func TestGuestReserve(t *testing.T) {
 	if !bytes.Contains(out, []byte("by another host")) {
 		t.Errorf("info:\n%s", out)
 	}
+	_, msg = vmstream(t, cli.ExitSource, nil, "disk", "convert", b, filepath.Join(t.TempDir(), "x.raw"))
+	if !strings.Contains(msg, "vmstream scsi info "+b) {
+		t.Errorf("read while another host has it: %q", msg)
+	}
 	id := scanned(t, a).ID
 	_, msg = vmstream(t, cli.ExitUsage, nil, "scsi", "reset", b)
 	if !strings.Contains(msg, "reserved: by another host") || !strings.Contains(msg, "--confirm "+id) {

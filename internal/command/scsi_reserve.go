@@ -63,26 +63,19 @@ func (o *scsiReserve) addPersistent(c *cobra.Command) {
 }
 
 func newSCSIReserve(a *app) *cobra.Command {
-	var o scsiReserve
-	c := &cobra.Command{
-		Use: "reserve [flags] LUN", Short: "Reserve a LUN for this host",
-		Long: longSCSIReserve + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.run(c.Context(), a, "reserve", args[0], o.reserve)
-		},
-	}
-	o.names.add(c)
-	o.addPersistent(c)
-	return c
+	return newReservation(a, "reserve", "Reserve a LUN for this host", longSCSIReserve, (*scsiReserve).reserve)
 }
 
 func newSCSIRelease(a *app) *cobra.Command {
+	return newReservation(a, "release", "Release a LUN that this host has reserved", longSCSIRelease, (*scsiReserve).release)
+}
+
+func newReservation(a *app, name, short, long string, do func(*scsiReserve, context.Context, *scsi.LUN, *scsi.Device) error) *cobra.Command {
 	var o scsiReserve
 	c := &cobra.Command{
-		Use: "release [flags] LUN", Short: "Release a LUN that this host has reserved",
-		Long: longSCSIRelease + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
+		Use: name + " [flags] LUN", Short: short, Long: long + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return o.run(c.Context(), a, "release", args[0], o.release)
+			return o.run(c.Context(), a, name, args[0], func(ctx context.Context, l *scsi.LUN, d *scsi.Device) error { return do(&o, ctx, l, d) })
 		},
 	}
 	o.names.add(c)
