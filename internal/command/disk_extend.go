@@ -84,7 +84,7 @@ func (o *diskExtend) run(ctx context.Context, a *app, path, size string) error {
 	if len(l.volumes) != 1 {
 		return cli.Usage(errors.New("name the volume alone that has the disk"))
 	}
-	v := vmfsWriteFlags{force: o.allowDevice, flag: cmp.Or(o.allowFlag, "allow-device")}
+	v := vmfsWriteFlags{luns: o.volumes.luns, force: o.allowDevice, flag: cmp.Or(o.allowFlag, "allow-device")}
 	return v.change(l.under, func(w *vmfs.Writer) error {
 		t, err := vmfs.NewTree([]*vmfs.FS{w.FS()}, nil)
 		if err != nil {

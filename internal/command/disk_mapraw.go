@@ -61,7 +61,7 @@ func newDiskMapRaw(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v := vmfsWriteFlags{force: o.allowDevice, flag: "allow-device"}
+			v := vmfsWriteFlags{luns: o.luns, force: o.allowDevice, flag: "allow-device"}
 			return o.run(a, l, name, func(do func(*vmfs.Writer) error) error { return v.change(names, do) })
 		},
 	}

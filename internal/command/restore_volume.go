@@ -79,7 +79,7 @@ func (v *volumeTarget) open(p *pipeline.RestoreOptions) (*openVolume, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := openVMFSTarget(names, v.allowDevice, "allow-device")
+	t, err := openVMFSTarget(&v.luns, names, v.allowDevice, "allow-device")
 	if err != nil {
 		return nil, err
 	}

@@ -87,6 +87,38 @@ func (n *lunNames) find(s string) (*scsi.LUN, error) {
 	return l, nil
 }
 
+// device returns the node that a name of a LUN stands for, or of its partition:
+// vmhba1:2:0:3, naa.600..., 2:0:1:3. What is a file, or no such name, stands for itself.
+func (n *lunNames) device(s string) (string, error) {
+	if _, err := os.Lstat(s); err == nil {
+		return s, nil
+	}
+	name, nameErr := scsi.ParseName(s)
+	_, addressErr := scsi.ParseAddress(s)
+	_, idErr := scsi.ParseID(s)
+	if nameErr != nil && addressErr != nil && idErr != nil {
+		return s, nil
+	}
+	l, err := n.find(s)
+	if err != nil {
+		return "", err
+	}
+	node, err := scsi.Sysfs{}.Partition(l, name.Partition)
+	return node, cli.Source(err)
+}
+
+// devices is device for all of them.
+func (n *lunNames) devices(all []string) ([]string, error) {
+	nodes := make([]string, len(all))
+	for i, s := range all {
+		var err error
+		if nodes[i], err = n.device(s); err != nil {
+			return nil, err
+		}
+	}
+	return nodes, nil
+}
+
 // open opens the LUN that is meant.
 func (n *lunNames) open(s string) (*scsi.LUN, *scsi.Device, error) {
 	l, err := n.find(s)

@@ -226,6 +226,32 @@ func readLUN(t *testing.T, node string) []byte {
 	return b
 }
 
+// TestGuestNames reads a LUN by all of its names, and looks for volumes there.
+func TestGuestNames(t *testing.T) {
+	a := scanned(t, guest(t, "LUN_A"))
+	content := bytes.Repeat([]byte("by any name "), 64<<20/12+1)[:64<<20]
+	if err := os.WriteFile(a.Node, content, 0); err != nil {
+		t.Fatal(err)
+	}
+	readLUN(t, a.Node)
+	esx := adapterName(t, a.Address)
+	raw := filepath.Join(t.TempDir(), "x.raw")
+	for _, name := range []string{a.Node, a.ID, a.Address, esx, "/vmfs/" + esx + ":0"} {
+		vmstream(t, cli.ExitDone, nil, "disk", "convert", "--force", "--format", "raw", name, raw)
+		if got, err := os.ReadFile(raw); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes, which differ: %v", name, len(got), err)
+		}
+		if _, msg := vmstream(t, cli.ExitSource, nil, "vmfs", "info", name); !strings.Contains(msg, a.Node) {
+			t.Errorf("%s: said %q", name, msg)
+		}
+	}
+	for _, name := range []string{esx + ":3", esx + ":3:web01/web01.vmx", "naa.60014050000000000000000000000001", "vmfs:" + esx + ":3!/web01/web01.vmx"} {
+		if _, msg := vmstream(t, cli.ExitSource, nil, "backup", name); !strings.Contains(msg, "no such device") {
+			t.Errorf("%s: said %q", name, msg)
+		}
+	}
+}
+
 // TestGuestMapRaw maps a LUN for a VM, backs that up, and restores it to another LUN with
 // a mapping, and to files.
 func TestGuestMapRaw(t *testing.T) {

@@ -39,11 +39,13 @@ func newVMFS(a *app) *cobra.Command {
 
 // vmfsFlags say how a volume is opened.
 type vmfsFlags struct {
+	luns         lunNames
 	volume       string
 	allowMissing bool
 }
 
 func (v *vmfsFlags) add(c *cobra.Command) {
+	v.luns.add(c)
 	c.Flags().StringVar(&v.volume, "volume", "", "label or UUID of the volume, if the devices have several")
 	c.Flags().BoolVar(&v.allowMissing, "allow-missing", false, "open a volume of which devices are missing, but not the first")
 }
@@ -72,6 +74,10 @@ func splitVMFS(spec string) (devices []string, name string, hasPath bool) {
 // open opens the volume that spec names. The path in it is the second result.
 func (v *vmfsFlags) open(spec string) (*vmfsVolume, string, error) {
 	names, name, _ := splitVMFS(spec)
+	names, err := v.luns.devices(names)
+	if err != nil {
+		return nil, "", err
+	}
 	opened := &vmfsVolume{}
 	var devices []vmfs.Device
 	for _, n := range names {
@@ -87,7 +93,6 @@ func (v *vmfsFlags) open(spec string) (*vmfsVolume, string, error) {
 		opened.devices = append(opened.devices, d)
 		devices = append(devices, vmfs.Device{Name: n, R: d, SizeBytes: d.Size()})
 	}
-	var err error
 	if opened.FS, err = vmfs.Open(devices, vmfs.Options{Volume: v.volume, AllowMissing: v.allowMissing}); err != nil {
 		opened.close()
 		if errors.Is(err, vmfs.ErrMissingDevice) && !v.allowMissing {

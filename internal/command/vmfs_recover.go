@@ -41,6 +41,7 @@ func newVMFSRecover(a *app) *cobra.Command {
 		Long: longVMFSRecover + "\n\n" + exitCodes, Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runVMFSRecover(c.Context(), a, &v, o, args[0]) },
 	}
+	v.luns.add(c)
 	f := c.Flags()
 	f.StringVar(&v.volume, "volume", "", "label or UUID of the volume, if the devices have several")
 	f.BoolVar(&v.force, "force", false, "write to block devices")
@@ -54,7 +55,7 @@ func runVMFSRecover(ctx context.Context, a *app, v *vmfsWriteFlags, o vmfs.Recov
 	if hasPath {
 		return cli.Usage(fmt.Errorf("%q: name a volume", spec))
 	}
-	t, err := openVMFSTarget(names, v.force, "force")
+	t, err := openVMFSTarget(&v.luns, names, v.force, "force")
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ The volumes are made after public descriptions of the format. Independent reader
 them; no ESX host has been asked if it does.`
 
 type vmfsMkfs struct {
+	luns      lunNames
 	kind      int
 	blockSize string
 	label     string
@@ -49,6 +50,7 @@ func newVMFSMkfs(a *app) *cobra.Command {
 		Long: longVMFSMkfs + "\n\n" + exitCodes, Args: cobra.RangeArgs(1, 32),
 		RunE: func(c *cobra.Command, args []string) error { return runVMFSMkfs(c.Context(), a, &m, args) },
 	}
+	m.luns.add(c)
 	f := c.Flags()
 	f.IntVar(&m.kind, "type", 5, "3 for VMFS-3, 5 for VMFS-5")
 	f.StringVar(&m.blockSize, "block-size", "1M", "size of file blocks: 1M, and with VMFS-3 also 2M, 4M or 8M")
@@ -66,7 +68,7 @@ func runVMFSMkfs(ctx context.Context, a *app, m *vmfsMkfs, names []string) error
 	if o.BlockBytes == 0 {
 		return cli.Usage(fmt.Errorf("--block-size %q: 1M, 2M, 4M or 8M", m.blockSize))
 	}
-	t, err := openVMFSTarget(names, m.force, "force")
+	t, err := openVMFSTarget(&m.luns, names, m.force, "force")
 	if err != nil {
 		return err
 	}
@@ -90,7 +92,11 @@ type vmfsTarget struct {
 
 // openVMFSTarget opens devices for writing; block devices only if it is forced, by the
 // flag of this name, and the system does not use them.
-func openVMFSTarget(names []string, force bool, flag string) (*vmfsTarget, error) {
+func openVMFSTarget(luns *lunNames, names []string, force bool, flag string) (*vmfsTarget, error) {
+	names, err := luns.devices(names)
+	if err != nil {
+		return nil, err
+	}
 	t := &vmfsTarget{images: true}
 	for _, name := range names {
 		if err := t.add(name, force, flag); err != nil {
@@ -140,6 +146,7 @@ func (t *vmfsTarget) close() error {
 
 // vmfsWriteFlags say how a volume is opened for writing.
 type vmfsWriteFlags struct {
+	luns   lunNames
 	volume string
 	force  bool
 	flag   string // that says so, if it is not --force
@@ -147,7 +154,7 @@ type vmfsWriteFlags struct {
 
 // change opens a volume for writing, has it changed, and closes it.
 func (v *vmfsWriteFlags) change(names []string, do func(*vmfs.Writer) error) error {
-	t, err := openVMFSTarget(names, v.force, cmp.Or(v.flag, "force"))
+	t, err := openVMFSTarget(&v.luns, names, v.force, cmp.Or(v.flag, "force"))
 	if err != nil {
 		return err
 	}
@@ -179,6 +186,7 @@ func newVMFSLabel(a *app) *cobra.Command {
 			return a.done()
 		},
 	}
+	v.luns.add(c)
 	c.Flags().StringVar(&v.volume, "volume", "", "label or UUID of the volume, if the devices have several")
 	c.Flags().BoolVar(&v.force, "force", false, "write to block devices")
 	return c
@@ -194,7 +202,7 @@ func copyIntoVMFS(ctx context.Context, v *vmfsCopyFlags, sources []string, to st
 	if !ok {
 		return cli.Usage(fmt.Errorf("--disk-format %q: thin, zeroedthick or eagerzeroedthick", v.diskFormat))
 	}
-	wv := vmfsWriteFlags{volume: v.volume, force: v.force}
+	wv := vmfsWriteFlags{luns: v.luns, volume: v.volume, force: v.force}
 	return wv.change(names, func(w *vmfs.Writer) error {
 		st, err := w.FS().Lstat(target)
 		directory := err == nil && st.IsDir()

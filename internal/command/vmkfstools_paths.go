@@ -104,12 +104,11 @@ func (n *vmkNames) device(name scsi.Name) (string, error) {
 			return device, nil
 		}
 	}
-	l, err := n.volumes.luns.find(name.String())
+	node, err := n.volumes.luns.device(name.String())
 	if err != nil {
 		return "", &cli.Error{Code: cli.ExitSource, Err: err, Hint: fmt.Sprintf("--map %v=DEVICE says which device that is", name)}
 	}
-	node, err := scsi.Sysfs{}.Partition(l, name.Partition)
-	return node, cli.Source(err)
+	return node, nil
 }
 
 func inVolume(name string) string { return path.Clean(strings.Trim("./"+name, "/")) }
@@ -117,7 +116,7 @@ func inVolume(name string) string { return path.Clean(strings.Trim("./"+name, "/
 // labelled finds a volume by its label or UUID among those of --vmfs.
 func (n *vmkNames) labelled(s, label, name string) (vmkPath, error) {
 	for _, spec := range n.volumes.volumes {
-		var flags vmfsFlags
+		flags := vmfsFlags{luns: n.volumes.luns}
 		v, _, err := flags.open(spec)
 		if err != nil {
 			return vmkPath{}, err

@@ -27,13 +27,13 @@ type volumeFlags struct {
 }
 
 func (f *volumeFlags) add(c *cobra.Command) {
-	f.luns.add(c)
 	c.Flags().StringToStringVar(&f.rdm, "rdm", nil, "LUN, device or image that a raw device mapping stands for, by the name of the mapping's descriptor or file, as in data.vmdk=/dev/sdc (otherwise the LUN of this machine with the mapping's id); may be repeated")
 	f.addVolumes(c)
 }
 
-// addVolumes is add for those who need no LUN.
+// addVolumes is add for those who need no raw device mapping.
 func (f *volumeFlags) addVolumes(c *cobra.Command) {
+	f.luns.add(c)
 	c.Flags().StringArrayVar(&f.volumes, "vmfs", nil, "VMFS volume on this device or image (all of them, with commas between), whose files are [LABEL] PATH or /vmfs/volumes/LABEL/PATH; may be repeated")
 }
 
@@ -54,7 +54,14 @@ func (l *located) close() {
 // locate finds the tree of paths: the operating system's files, or VMFS volumes, those of
 // --vmfs and those that the paths name themselves. It has to be one for all.
 func (f *volumeFlags) locate(a *app, paths ...string) (*located, error) {
-	l := &located{paths: paths}
+	l := &located{paths: make([]string, len(paths))}
+	for i, p := range paths {
+		var err error
+		if l.paths[i], err = f.resolve(p); err != nil {
+			return nil, err
+		}
+	}
+	paths = l.paths
 	wanted := len(f.volumes) > 0
 	for _, p := range paths {
 		wanted = wanted || strings.HasPrefix(p, vmfsScheme)
@@ -72,11 +79,27 @@ func (f *volumeFlags) locate(a *app, paths ...string) (*located, error) {
 		}
 		return l, hintDatastore(paths)
 	}
-	if err := l.open(a, f.volumes, m); err != nil {
+	if err := l.open(a, f, m); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// resolve returns what a path stands for that begins with a name of ESX, such as
+// vmhba1:2:0:3:web01/web01.vmx, or is any name of a LUN.
+func (f *volumeFlags) resolve(p string) (string, error) {
+	if strings.HasPrefix(p, vmfsScheme) {
+		return p, nil // whoever opens the volume knows its devices by all of their names
+	}
+	name, err := scsi.ParseName(p)
+	if err != nil || name.File == "" {
+		return f.luns.device(p)
+	}
+	file := name.File
+	name.File = ""
+	device, err := f.luns.device(name.String())
+	return vmfsScheme + device + "!/" + file, err
 }
 
 // mapped says how the LUNs of raw device mappings are found.
@@ -86,14 +109,14 @@ func (f *volumeFlags) mapped(a *app) (*pipeline.MappedLUNs, error) {
 		if name == "" || device == "" {
 			return nil, cli.Usage(fmt.Errorf("--rdm %s=%s: write the mapping and the device", name, device))
 		}
-		if _, err := os.Stat(device); err != nil {
-			l, lerr := f.luns.find(device)
-			if lerr != nil {
-				return nil, cli.Source(fmt.Errorf("--rdm %s: %w", name, errors.Join(err, lerr)))
-			}
-			device = l.CommandNode()
+		node, err := f.luns.device(device)
+		if err == nil {
+			_, err = os.Stat(node)
 		}
-		m.Named[name] = device
+		if err != nil {
+			return nil, cli.Source(fmt.Errorf("--rdm %s: %w", name, err))
+		}
+		m.Named[name] = node
 	}
 	return m, nil
 }
@@ -124,15 +147,19 @@ func splitDatastore(s string) (label, name string, ok bool) {
 }
 
 // open opens the volumes, those in the paths last, and makes the paths those of the tree.
-func (l *located) open(a *app, volumes []string, m *pipeline.MappedLUNs) error {
+func (l *located) open(a *app, given *volumeFlags, m *pipeline.MappedLUNs) error {
 	opened := map[string]*vmfs.FS{}
 	open := func(spec string) (*vmfs.FS, error) {
 		devices, _, _ := splitVMFS(spec)
+		devices, err := given.luns.devices(devices)
+		if err != nil {
+			return nil, err
+		}
 		key := strings.Join(devices, ",")
 		if f := opened[key]; f != nil {
 			return f, nil
 		}
-		var flags vmfsFlags
+		flags := vmfsFlags{luns: given.luns}
 		v, _, err := flags.open(key)
 		if err != nil {
 			return nil, err
@@ -141,7 +168,7 @@ func (l *located) open(a *app, volumes []string, m *pipeline.MappedLUNs) error {
 		l.under = append(l.under, devices...)
 		return v.FS, nil
 	}
-	for _, spec := range volumes {
+	for _, spec := range given.volumes {
 		if _, _, hasPath := splitVMFS(spec); hasPath {
 			return cli.Usage(fmt.Errorf("--vmfs %q: name a volume", spec))
 		}
