@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vmstream/vmstream/redo"
+	"github.com/vmstream/vmstream/stream"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
@@ -37,17 +38,28 @@ type changed struct {
 	index string // of the full backup
 }
 
+// spread says where the changes are: in every so manieth extent of a stream.
+type spread struct {
+	dir string
+	of  int
+}
+
+var (
+	everywhere = spread{"changed", 1}
+	inTenth    = spread{"changed-tenth", 10} // as where guests write to a few files
+)
+
 // changedDisk makes a flat disk and its changes, once.
-func (b *bench) changedDisk(ctx context.Context) (changed, error) {
+func (b *bench) changedDisk(ctx context.Context, where spread) (changed, error) {
 	c := changed{
-		base: b.path("changed/base.vmdk"), after: b.path("changed/after.raw"), index: b.path("changed/full.json"),
+		base: b.path(where.dir + "/base.vmdk"), after: b.path(where.dir + "/after.raw"), index: b.path(where.dir + "/full.json"),
 	}
-	kept, err := filepath.Glob(b.path("changed/base-0*1.vmdk"))
+	kept, err := filepath.Glob(b.path(where.dir + "/base-0*1.vmdk"))
 	if err == nil && len(kept) == 1 {
 		c.top = kept[0]
 		return c, nil
 	}
-	if err := b.makeFlat("changed", vmdk.FormatVMFS); err != nil {
+	if err := b.makeFlat(where.dir, vmdk.FormatVMFS); err != nil {
 		return c, err
 	}
 	full := pipe(b.cmd("backup", "--index-out", c.index, c.base), []string{"cat"})
@@ -59,7 +71,7 @@ func (b *bench) changedDisk(ctx context.Context) (changed, error) {
 		return c, err
 	}
 	c.top = added.Path
-	pieces := changedPieces(b.diskBytes)
+	pieces := changedPieces(b.diskBytes, where.of)
 	if err := writeDelta(ctx, added.Files[0], pieces); err != nil {
 		return c, err
 	}
@@ -73,11 +85,16 @@ type changedPiece struct {
 }
 
 // changedPieces returns what is written between the backups, in the order of writing.
-func changedPieces(diskBytes int64) []changedPiece {
+// They are in each of-th extent.
+func changedPieces(diskBytes int64, of int) []changedPiece {
+	const perExtent = stream.DefaultExtentBytes / changedPieceBytes
 	fl := newFill(7)
 	n := int(diskBytes / changedPieceBytes)
 	var all []changedPiece
-	for _, i := range rand.New(rand.NewPCG(7, 2)).Perm(n)[:n/changedShare] {
+	for _, i := range rand.New(rand.NewPCG(7, 2)).Perm(n) {
+		if i/perExtent%of != 0 || len(all) == n/changedShare {
+			continue
+		}
 		p := changedPiece{at: int64(i) * changedPieceBytes, data: make([]byte, changedPieceBytes)}
 		fl.write(p.data, random)
 		all = append(all, p)
@@ -140,7 +157,7 @@ func (b *bench) makeAfter(path string, pieces []changedPiece) error {
 // increment measures an increment beside a full backup, and what others do to
 // store the same changes.
 func (b *bench) increment(ctx context.Context) (row, error) {
-	c, err := b.changedDisk(ctx)
+	c, err := b.changedDisk(ctx, everywhere)
 	if err != nil {
 		return row{}, err
 	}
@@ -286,8 +303,8 @@ func (b *bench) settled(name string) func(context.Context) error {
 // merge measures a synthetic full beside a copy of what it makes, and compares
 // its extents with those of a fresh full. Both write to the page cache; what the
 // disk takes is the same for both and is shown apart.
-func (b *bench) merge(ctx context.Context) (row, error) {
-	c, err := b.changedDisk(ctx)
+func (b *bench) merge(ctx context.Context, where spread) (row, error) {
+	c, err := b.changedDisk(ctx, where)
 	if err != nil {
 		return row{}, err
 	}
@@ -338,8 +355,12 @@ func (b *bench) merge(ctx context.Context) (row, error) {
 			return usage{Wall: t, CPU: t * time.Duration(n)}, nil
 		},
 	}
+	title := "merge a full backup and an increment of 1 %, all over the disk"
+	if where != everywhere {
+		title = "merge a full backup and an increment of 1 %, in a tenth of the disk"
+	}
 	return row{
-		title: "merge a full backup and an increment of 1 %", warm: []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")},
+		title: title, warm: []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")},
 		cands: []cand{ours, copied, mergedSync, copiedSync, piped, digests},
 	}, nil
 }
