@@ -166,25 +166,40 @@ func (a *auditor) run(ctx context.Context, workers int) (int64, error) {
 // those that were zero and are known to be.
 func (a *auditor) collect(ctx context.Context) error {
 	changes := &paddedRuns{Changes: a.disk.Changes, from: a.disk.Image.Size(), size: a.size}
-	unit, from := a.ref.unitBytes(), int64(0) // of the present run of unchanged bytes
-	end := from
-	for r, err := range changes.Runs(0, a.size) {
+	for from := int64(0); from < a.size; {
+		var err error
+		if from, err = a.collectFrom(ctx, changes, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectFrom does so from an offset on, and returns where to go on. The rest of a long unit
+// that has changed is not asked for: the tables that tell of it may not be in memory.
+func (a *auditor) collectFrom(ctx context.Context, changes *paddedRuns, from int64) (int64, error) {
+	const skipBytes = 1 << 20
+	unit, end := a.ref.unitBytes(), from // of the present run of unchanged bytes
+	for r, err := range changes.Runs(from, a.size-from) {
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if r.Kind == disk.Parent {
 			end = r.End()
 			continue
 		}
 		if err := a.unchanged(unit, from, end); err != nil {
-			return err
+			return 0, err
 		}
 		from, end = r.End(), r.End()
+		if next := min((from+unit-1)/unit*unit, a.size); next-from >= skipBytes {
+			return next, nil
+		}
 	}
-	return a.unchanged(unit, from, end)
+	return a.size, a.unchanged(unit, from, end)
 }
 
 func (a *auditor) unchanged(unit, from, end int64) error {
