@@ -16,7 +16,8 @@ import (
 type StoredInput struct {
 	ctx    context.Context
 	ranges sinks.RangeReader // nil if the sink has none
-	reader io.ReadCloser     // nil until it is needed
+	first  io.ReadCloser     // of Read; nil until it is needed
+	later  io.ReadCloser     // the last one of from; nil before that
 }
 
 // OpenStored opens an object of a sink. ctx bounds all reads.
@@ -27,7 +28,7 @@ func OpenStored(ctx context.Context, s sinks.Sink, key string) (*StoredInput, er
 	case can.Range:
 		in.ranges, err = s.OpenAt(ctx, key)
 	case can.Read:
-		in.reader, _, err = s.Open(ctx, key)
+		in.first, _, err = s.Open(ctx, key)
 	default:
 		err = fmt.Errorf("this sink cannot read what it has stored: %w", sinks.ErrUnsupported)
 	}
@@ -37,34 +38,41 @@ func OpenStored(ctx context.Context, s sinks.Sink, key string) (*StoredInput, er
 	return in, nil
 }
 
-// Read reads ahead, a bounded number of bytes, where the sink has ranges.
+// Read reads ahead, a bounded number of bytes, where the sink has ranges. It fails once
+// reading has gone on elsewhere.
 func (s *StoredInput) Read(p []byte) (int, error) {
-	if s.reader == nil {
-		s.reader = sinks.Prefetch(s.ctx, &tail{s.ranges, 0}, sinks.PrefetchOptions{})
+	if s.first == nil {
+		s.first = sinks.Prefetch(s.ctx, &tail{s.ranges, 0}, sinks.PrefetchOptions{})
 	}
-	return s.reader.Read(p)
+	return s.first.Read(p)
 }
 
-// from reads on at an offset.
+// from reads on at an offset. Who is still reading before that, ahead of what is needed,
+// gets an error, and nothing of what is read from there.
 func (s *StoredInput) from(offset int64) (io.Reader, error) {
-	var err error
-	if s.reader != nil {
-		err = s.reader.Close()
+	err := s.end()
+	s.later = sinks.Prefetch(s.ctx, &tail{s.ranges, offset}, sinks.PrefetchOptions{})
+	return s.later, err
+}
+
+// end ends what is being read.
+func (s *StoredInput) end() error {
+	switch {
+	case s.later != nil:
+		return s.later.Close()
+	case s.first != nil:
+		return s.first.Close()
 	}
-	s.reader = sinks.Prefetch(s.ctx, &tail{s.ranges, offset}, sinks.PrefetchOptions{})
-	return s.reader, err
+	return nil
 }
 
 // Close ends the reading.
 func (s *StoredInput) Close() error {
-	var errs []error
-	if s.reader != nil {
-		errs = append(errs, s.reader.Close())
-	}
+	err := s.end()
 	if s.ranges != nil {
-		errs = append(errs, s.ranges.Close())
+		err = errors.Join(err, s.ranges.Close())
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // tail is the end of an object, from an offset on. Its owner closes the object.
