@@ -70,7 +70,12 @@ func TestAmandaLevels(t *testing.T) {
 // extract restores a dump through the application.
 func (l *amandaLab) extract(dir, date string) (string, int) {
 	l.t.Helper()
-	return l.run("amfetchdump", "--extract", "--target", dir, "lab", "localhost", "^web01$", date)
+	code := 0
+	said, _ := l.unlessAborted(func() (said string, err error) {
+		said, code = l.run("amfetchdump", "--extract", "--target", dir, "lab", "localhost", "^web01$", date)
+		return said, nil
+	})
+	return said, code
 }
 
 // A dump that fails in the middle is reported, and what Amanda keeps of it is not
