@@ -161,7 +161,8 @@ func (c *chain) extend(ctx context.Context, o *ExtendOptions, e *Extended) error
 	}
 	x := l.desc.Descriptor.Extents[0]
 	start := x.OffsetSectors * disk.SectorSize
-	text, err := extendedText(l, o.SizeBytes)
+	x.Sectors = o.SizeBytes / disk.SectorSize
+	text, err := extendedText(l, o.SizeBytes, x)
 	if err != nil {
 		return err
 	}
@@ -252,14 +253,38 @@ func extendedGeometry(d *vmdk.Descriptor, sizeBytes int64) vmdk.Geometry {
 	return g
 }
 
-// extendedText returns the text of a descriptor with another capacity.
-func extendedText(l *level, sizeBytes int64) ([]byte, error) {
-	x := l.desc.Descriptor.Extents[0]
-	text, err := extentLine(l.path, l.desc.Text, x, sizeBytes/disk.SectorSize)
-	if err != nil {
+// extendedText returns the text of a descriptor with another capacity, whose last extent has
+// become other ones. Their lines look like its line, and are where that was.
+func extendedText(l *level, sizeBytes int64, with ...vmdk.Extent) ([]byte, error) {
+	before, was := splitLast(l.desc.Descriptor.Extents)
+	name := []byte(`"` + was.Name + `"`)
+	var out []byte
+	found := 0
+	for line := range bytes.Lines(l.desc.Text) {
+		at := sectorsAt(line, was.Sectors)
+		if at < 0 || !bytes.Contains(line, name) {
+			out = append(out, line...)
+			continue
+		}
+		found++
+		if len(with) > 1 && !bytes.HasSuffix(line, []byte("\n")) {
+			line = append(bytes.Clone(line), '\n')
+		}
+		end := at + len(strconv.FormatInt(was.Sectors, 10))
+		for _, x := range with {
+			rest := bytes.Replace(line[end:], name, []byte(`"`+x.Name+`"`), 1)
+			out = slices.Concat(out, line[:at], strconv.AppendInt(nil, x.Sectors, 10), rest)
+		}
+	}
+	if err := checkExtents(l.path, out, found, slices.Concat(before, with)); err != nil {
 		return nil, err
 	}
-	return extendedCylinders(l, text, sizeBytes)
+	return extendedCylinders(l, out, sizeBytes)
+}
+
+// splitLast takes the last extent off.
+func splitLast(all []vmdk.Extent) ([]vmdk.Extent, vmdk.Extent) {
+	return all[:len(all)-1], all[len(all)-1]
 }
 
 // extendedCylinders returns the text with the cylinders of another capacity, if it has any.
@@ -281,22 +306,6 @@ func sectorsAt(line []byte, sectors int64) int {
 	}
 	access := bytes.Index(line, words[0]) + len(words[0])
 	return access + bytes.Index(line[access:], words[1])
-}
-
-// extentLine returns the text with another length of its only extent.
-func extentLine(path string, text []byte, was vmdk.Extent, sectors int64) ([]byte, error) {
-	var out []byte
-	found := 0
-	for line := range bytes.Lines(text) {
-		if at := sectorsAt(line, was.Sectors); at >= 0 {
-			end := at + len(strconv.FormatInt(was.Sectors, 10))
-			line = slices.Concat(line[:at], strconv.AppendInt(nil, sectors, 10), line[end:])
-			found++
-		}
-		out = append(out, line...)
-	}
-	was.Sectors = sectors
-	return out, checkExtents(path, out, found, []vmdk.Extent{was})
 }
 
 // checkExtents reads a changed text back: it has to have these extents.

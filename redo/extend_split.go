@@ -3,7 +3,6 @@
 package redo
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -57,16 +56,17 @@ type splitExtension struct {
 // makes new files a part of it; one that is there by that name already is left alone.
 func (c *chain) extendSplit(o *ExtendOptions, e *Extended) error {
 	d := c.top().desc.Descriptor
-	s := &splitExtension{o: o, l: c.top(), last: d.Extents[len(d.Extents)-1]}
+	_, was := splitLast(d.Extents)
+	s := &splitExtension{o: o, l: c.top(), last: was}
 	if err := s.plan((e.NewBytes - e.OldBytes) / disk.SectorSize); err != nil {
 		return err
 	}
 	if n := len(d.Extents) + len(s.added); n > vmdk.MaxExtents {
 		return chainError(s.l.path, disk.ErrUnsupported, "it would have %d extents; readers take %d", n, vmdk.MaxExtents)
 	}
-	text, err := s.text(e.NewBytes)
+	text, err := extendedText(s.l, e.NewBytes, append([]vmdk.Extent{s.last}, s.added...)...)
 	if err == nil {
-		err = s.write(d.Extents[len(d.Extents)-1].Sectors)
+		err = s.write(was.Sectors)
 	}
 	if err == nil {
 		err = o.Files.Replace(s.l.path, text)
@@ -112,36 +112,6 @@ func (s *splitExtension) path(name string) string {
 		return name
 	}
 	return filepath.Join(filepath.Dir(s.l.path), name)
-}
-
-// text is the new descriptor. The lines of new extents are behind that of the last one,
-// and look like it.
-func (s *splitExtension) text(sizeBytes int64) ([]byte, error) {
-	d := s.l.desc.Descriptor
-	was := d.Extents[len(d.Extents)-1]
-	var out []byte
-	found := 0
-	for line := range bytes.Lines(s.l.desc.Text) {
-		at := sectorsAt(line, was.Sectors)
-		if at < 0 || !bytes.Contains(line, []byte(`"`+was.Name+`"`)) {
-			out = append(out, line...)
-			continue
-		}
-		found++
-		if !bytes.HasSuffix(line, []byte("\n")) {
-			line = append(bytes.Clone(line), '\n')
-		}
-		end := at + len(strconv.FormatInt(was.Sectors, 10))
-		for _, x := range append([]vmdk.Extent{s.last}, s.added...) {
-			rest := bytes.Replace(line[end:], []byte(`"`+was.Name+`"`), []byte(`"`+x.Name+`"`), 1)
-			out = slices.Concat(out, line[:at], strconv.AppendInt(nil, x.Sectors, 10), rest)
-		}
-	}
-	want := append(append(slices.Clone(d.Extents[:len(d.Extents)-1]), s.last), s.added...)
-	if err := checkExtents(s.l.path, out, found, want); err != nil {
-		return nil, err
-	}
-	return extendedCylinders(s.l, out, sizeBytes)
 }
 
 // write makes the files, and has them durable.
