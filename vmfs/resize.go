@@ -169,6 +169,7 @@ func (x *FileWriter) recount() error {
 		return err
 	}
 	x.n.stat.Units, x.n.stat.TBZ = uint64(len(o.blocks)+len(o.subBlocks)), o.toBeZeroed
+	x.pointers = uint32(len(o.pointers) + len(o.pointers2))
 	return nil
 }
 
@@ -197,9 +198,6 @@ func (l *layout) pointersAt(index int64) (a address, ok bool, err error) {
 func (x *FileWriter) replace() (committed bool, err error) {
 	w := x.w
 	defer w.forget()
-	if err := x.countPointers(); err != nil {
-		return false, err
-	}
 	if err := x.flush(); err != nil {
 		return false, err
 	}
