@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,15 +21,7 @@ import (
 
 // TestSCSILab has the tests below that begin with TestGuest run in a guest with LUNs.
 func TestSCSILab(t *testing.T) {
-	if os.Getenv("VMSTREAM_LAB") != "1" {
-		t.Skip("boots a guest with LUNs: make lab")
-	}
-	o := scsilab.Options{LUNs: true, MemoryMiB: 1536, Program: scsilab.BuildTest(t, "internal/command"), Args: []string{"-test.v", "-test.run=^TestGuest"}}
-	out, code := scsilab.Start(t, o).Wait(t, 10*time.Minute)
-	t.Logf("%s", out)
-	if code != 0 || !strings.Contains(out, "--- PASS: TestGuest") {
-		t.Errorf("the tests in the guest end with status %d", code)
-	}
+	scsilab.RunLUNTests(t, "internal/command", "^TestGuest", scsilab.Options{MemoryMiB: 1536})
 }
 
 // guest returns what a variable of the lab says.

@@ -9,9 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,15 +22,7 @@ import (
 
 // TestUnmappedLab has TestUnmappedInGuest run in a guest with a thin LUN.
 func TestUnmappedLab(t *testing.T) {
-	if os.Getenv("VMSTREAM_LAB") != "1" {
-		t.Skip("boots a guest with LUNs: make lab")
-	}
-	o := scsilab.Options{LUNs: true, Program: scsilab.BuildTest(t, "internal/pipeline"), Args: []string{"-test.v", "-test.run=TestUnmappedInGuest"}}
-	out, code := scsilab.Start(t, o).Wait(t, 10*time.Minute)
-	t.Logf("%s", out)
-	if code != 0 || !strings.Contains(out, "--- PASS: TestUnmappedInGuest") {
-		t.Errorf("the test in the guest ends with status %d", code)
-	}
+	scsilab.RunLUNTests(t, "internal/pipeline", "^TestUnmappedInGuest$", scsilab.Options{})
 }
 
 // sectorsRead is how much was read from a disk so far, as the kernel counts it.
