@@ -63,6 +63,16 @@ func (m *MappedLUNs) open(device string) (disk.RawFile, error) {
 	return lunFile{f}, nil
 }
 
+// openOr opens what was named for a mapping file, and anything else by open.
+func (m *MappedLUNs) openOr(name string, open func(string) (disk.RawFile, error)) (disk.RawFile, error) {
+	if mappingSuffix.MatchString(name) {
+		if device := m.named(name); device != "" {
+			return m.open(device)
+		}
+	}
+	return open(name)
+}
+
 // lunFile is a LUN, or an image that stands for it.
 type lunFile struct{ disk.RawFile }
 
@@ -108,12 +118,7 @@ type namedTree struct {
 
 // Open opens what was named for a mapping file, but a descriptor as what it is.
 func (t *namedTree) Open(name string) (disk.RawFile, error) {
-	if mappingSuffix.MatchString(name) {
-		if device := t.m.named(name); device != "" {
-			return t.m.open(device)
-		}
-	}
-	return t.Tree.Open(name)
+	return t.m.openOr(name, t.Tree.Open)
 }
 
 func (t *namedTree) OpenDir(name string) (disk.Directory, error) {
@@ -130,12 +135,7 @@ type namedDirectory struct {
 }
 
 func (d *namedDirectory) Open(name string) (disk.RawFile, error) {
-	if mappingSuffix.MatchString(name) {
-		if device := d.t.m.named(name); device != "" {
-			return d.t.m.open(device)
-		}
-	}
-	return d.Directory.Open(name)
+	return d.t.m.openOr(name, d.Directory.Open)
 }
 
 // Modes of raw device mappings.
