@@ -139,7 +139,7 @@ func openCOWD(src *source, sh *shared, spec extentSpec) (*grainExtent, cowdHeade
 		sh.warnf("%s: version 3 of the format (Workstation 2 and 3) has not been tried with real files", src.path)
 	}
 	g := &grainExtent{
-		src: src, shared: sh, id: sh.nextID(), hole: spec.hole, entries: int64(h.tableEntries()),
+		src: src, shared: sh, id: sh.nextID(), hole: spec.hole, entries: int64(h.tableEntries()), scattered: true,
 		sizeBytes: sizeBytes, grainBytes: int64(h.grain) * disk.SectorSize, tableFileBytes: int64(h.tableEntries()) * 4,
 		info: ExtentInfo{
 			Path: src.path, Type: ExtentVMFSSparse, SizeBytes: sizeBytes,
@@ -198,9 +198,9 @@ func (c *cowdTables) refuseUnreachable(_ context.Context, n grainCount) error {
 }
 
 func (c *cowdTables) load(i int64) (grainTable, error) {
-	scratch := c.shared.scratch(c.extent.entries)
-	defer c.shared.giveBack(scratch)
-	b, out := scratch.raw[:c.extent.tableFileBytes], scratch.entries
+	scratch := c.shared.scratch(c.extent.tableFileBytes)
+	b, out := scratch.raw, c.extent.joiner(scratch.runs)
+	defer func() { c.shared.giveBack(scratch, out.runs) }()
 	at := int64(c.extent.dir.at(i)) * disk.SectorSize
 	if err := c.src.readFull(b, uint64(at), "grain table"); err != nil {
 		return nil, err
@@ -208,24 +208,38 @@ func (c *cowdTables) load(i int64) (grainTable, error) {
 	check := grainChecker{l: &c.layout}
 	first := i * c.extent.entries
 	used := min(c.extent.entries, ceilDiv(c.extent.sizeBytes, c.extent.grainBytes)-first)
-	for j := int64(0); j < used; j++ {
-		for j+2 < used && binary.LittleEndian.Uint64(b[j*4:]) == 0 {
-			j += 2 // a redo log's tables are mostly empty
-		}
+	for j := nextEntry(b, 0); j < used; j = nextEntry(b, j+1) {
 		grain := first + j
-		switch e := binary.LittleEndian.Uint32(b[j*4:]); e {
-		case 0:
-		case gteZero:
+		e := binary.LittleEndian.Uint32(b[j*4:])
+		if e == gteZero {
 			// Not in the technical note, but sector 1 is the header's and can
 			// hold no data, and some writers mean zeros by it.
 			c.shared.warnf("%s: has grain table entries 1, which are taken as zeros", c.src.path)
-			out[j] = grainZeros
-		default:
-			if why, kind := check.trouble(uint64(e), c.extent.grainLength(grain)); kind != nil {
-				return nil, c.src.fail(kind, fmt.Sprintf("grain table entry of grain %d", grain), at+j*4, "%s", why)
-			}
-			out[j] = int64(e)
+			out.put(int32(j), grainZeros)
+			continue
 		}
+		if why, kind := check.trouble(uint64(e), c.extent.grainLength(grain)); kind != nil {
+			return nil, c.src.fail(kind, fmt.Sprintf("grain table entry of grain %d", grain), at+j*4, "%s", why)
+		}
+		out.put(int32(j), int64(e))
 	}
-	return c.extent.joinGrains(out), nil
+	return out.table(c.extent.entries), nil
+}
+
+// nextEntry returns the index of the first entry from j on that is not 0, or how
+// many entries there are. A redo log's tables are mostly empty.
+func nextEntry(table []byte, j int64) int64 {
+	const step = 8 // entries
+	le := binary.LittleEndian
+	for b := table[j*4:]; len(b) > 0; {
+		if len(b) >= step*4 && le.Uint64(b)|le.Uint64(b[8:])|le.Uint64(b[16:])|le.Uint64(b[24:]) == 0 {
+			b, j = b[step*4:], j+step
+			continue
+		}
+		if le.Uint32(b) != 0 {
+			break
+		}
+		b, j = b[4:], j+1
+	}
+	return j
 }

@@ -59,14 +59,19 @@ type grainCount struct{ data, zeros int64 }
 func (g *grainExtent) findDuplicates(ctx context.Context, first, count uint64) (n grainCount, err error) {
 	phases := make([]uint16, count+1) // one more: the place in front of the window
 	grain := g.recordSectors()
-	for i := range g.dir.all {
-		if err := ctx.Err(); err != nil {
-			return n, err
+	mark := func(i, sector int64) error {
+		place, phase := uint64(sector)/grain, uint16(uint64(sector)%grain)+1
+		if place+1 < first || place >= first+count {
+			return nil
 		}
-		t, err := g.table(i)
-		if err != nil {
-			return n, err
+		k := place + 1 - first
+		if phases[k] != 0 {
+			return g.overlapError(i, sector)
 		}
+		phases[k] = phase
+		return nil
+	}
+	err = g.eachTable(ctx, func(i int64, t grainTable) error {
 		for _, r := range t {
 			if r.sector == grainZeros {
 				n.zeros += int64(r.grains)
@@ -74,16 +79,14 @@ func (g *grainExtent) findDuplicates(ctx context.Context, first, count uint64) (
 		}
 		for number, sector := range g.stored(i, t) {
 			n.data++
-			place, phase := uint64(sector)/grain, uint16(uint64(sector)%grain)+1
-			if place+1 < first || place >= first+count {
-				continue
+			if err := mark(number, sector); err != nil {
+				return err
 			}
-			k := place + 1 - first
-			if phases[k] != 0 {
-				return n, g.overlapError(number, sector)
-			}
-			phases[k] = phase
 		}
+		return nil
+	})
+	if err != nil {
+		return n, err
 	}
 	for k := 1; k < len(phases); k++ {
 		if phases[k] != 0 && phases[k-1] > phases[k] {

@@ -43,6 +43,8 @@ type grainExtent struct {
 	unzip   *grainInflater // nil if grains are stored as they are
 	entries int64          // of a table
 
+	scattered bool // tables lie between the grains, not one behind the other
+
 	sizeBytes, grainBytes, tableFileBytes int64
 
 	loadTable func(i int64) (grainTable, error)
@@ -92,27 +94,55 @@ func (g *grainExtent) keep(i int64, t grainTable) {
 	g.shared.tables.Put(cacheKey{extent: g.id, index: i}, t, int64(cap(t))*grainRunBytes+itemBytes)
 }
 
-// joinGrains makes a table of its entries: for each grain the sector where it is
-// stored, grainNone or grainZeros.
-func (g *grainExtent) joinGrains(entries []int64) grainTable {
-	step := g.grainBytes / disk.SectorSize
-	var t grainTable
-	for i := 0; i < len(entries); {
-		e, n := entries[i], 1
-		switch {
-		case e == grainNone || e == grainZeros:
-			for i+n < len(entries) && entries[i+n] == e {
-				n++
-			}
-		case g.unzip == nil:
-			for i+n < len(entries) && entries[i+n] == e+int64(n)*step {
-				n++
-			}
-		}
-		t = append(t, grainRun{first: int32(i), grains: int32(n), sector: e})
-		i += n
+// runJoiner makes a table of the entries that are put to it in rising order. Those
+// between them are grainNone.
+type runJoiner struct {
+	runs grainTable
+	end  int32 // of the last run
+	step int64 // sectors from a grain to one stored behind it; 0 if each is a run of its own
+}
+
+// joiner returns a runJoiner that uses the room that a table had before.
+func (g *grainExtent) joiner(room grainTable) runJoiner {
+	j := runJoiner{runs: room[:0]}
+	if g.unzip == nil {
+		j.step = g.grainBytes / disk.SectorSize
 	}
-	return t
+	return j
+}
+
+// put says that the grain at an index of the table is stored at the sector, or is grainZeros.
+func (j *runJoiner) put(index int32, sector int64) {
+	j.skipTo(index)
+	if n := len(j.runs) - 1; n >= 0 && j.joins(j.runs[n], sector) {
+		j.runs[n].grains++
+	} else {
+		j.runs = append(j.runs, grainRun{first: index, grains: 1, sector: sector})
+	}
+	j.end = index + 1
+}
+
+func (j *runJoiner) joins(r grainRun, sector int64) bool {
+	switch r.sector {
+	case grainNone:
+		return false
+	case grainZeros:
+		return sector == grainZeros
+	}
+	return j.step > 0 && sector == r.sector+int64(r.grains)*j.step
+}
+
+func (j *runJoiner) skipTo(index int32) {
+	if index > j.end {
+		j.runs = append(j.runs, grainRun{first: j.end, grains: index - j.end, sector: grainNone})
+		j.end = index
+	}
+}
+
+// table returns a table of so many entries, in memory of its own.
+func (j *runJoiner) table(entries int64) grainTable {
+	j.skipTo(int32(entries))
+	return slices.Clone(j.runs)
 }
 
 // stored yields the grains of table i that are stored: their numbers in the

@@ -119,26 +119,28 @@ func (t *hostedTables) decode(i int64, a, b []byte) (grainTable, error) {
 	if disk.IsZero(a) && bytes.Equal(a, b) {
 		return nil, nil
 	}
-	scratch := t.shared.scratch(gtEntries)
-	defer t.shared.giveBack(scratch)
-	out := scratch.entries
+	scratch := t.shared.scratch(0)
+	out := t.extent.joiner(scratch.runs)
+	defer func() { t.shared.giveBack(scratch, out.runs) }()
 	check := grainChecker{l: &t.layout}
 	grain := i * gtEntries
-	for j := range out {
-		if (grain+int64(j))*t.extent.grainBytes >= t.extent.sizeBytes {
+	for j := range int64(gtEntries) {
+		if (grain+j)*t.extent.grainBytes >= t.extent.sizeBytes {
 			break // writers may leave anything behind the capacity
 		}
 		ea, eb := binary.LittleEndian.Uint32(a[j*4:]), binary.LittleEndian.Uint32(b[j*4:])
 		if ea == 0 && eb == 0 {
 			continue
 		}
-		e, err := t.entry(&check, grain+int64(j), ea, eb)
+		e, err := t.entry(&check, grain+j, ea, eb)
 		if err != nil {
 			return nil, err
 		}
-		out[j] = e
+		if e != grainNone {
+			out.put(int32(j), e)
+		}
 	}
-	return t.extent.joinGrains(out), nil
+	return out.table(gtEntries), nil
 }
 
 // entry decides what a grain table entry says, given in both copies.

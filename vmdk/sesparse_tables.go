@@ -98,14 +98,14 @@ func (t *seTables) openDirectory(sh *shared) error {
 func (t *seTables) load(i int64) (grainTable, error) {
 	n := uint64(t.extent.dir.at(i) - 1)
 	at := (t.header.tables.offset + n*seTableSectors) * disk.SectorSize
-	scratch := t.extent.shared.scratch(seEntries)
-	defer t.extent.shared.giveBack(scratch)
-	b, out := scratch.raw[:seTableSectors*disk.SectorSize], scratch.entries
+	scratch := t.extent.shared.scratch(seTableSectors * disk.SectorSize)
+	b, out := scratch.raw, t.extent.joiner(scratch.runs)
+	defer func() { t.extent.shared.giveBack(scratch, out.runs) }()
 	if err := t.src.readFull(b, at, "grain table"); err != nil {
 		return nil, err
 	}
-	for j := range out {
-		grain := i*seEntries + int64(j)
+	for j := range int64(seEntries) {
+		grain := i*seEntries + j
 		if grain*t.extent.grainBytes >= t.extent.sizeBytes {
 			break
 		}
@@ -113,13 +113,13 @@ func (t *seTables) load(i int64) (grainTable, error) {
 		if e == 0 {
 			continue
 		}
-		sector, err := t.entry(e, grain, int64(at)+int64(j)*8)
+		sector, err := t.entry(e, grain, int64(at)+j*8)
 		if err != nil {
 			return nil, err
 		}
-		out[j] = sector
+		out.put(int32(j), sector)
 	}
-	return t.extent.joinGrains(out), nil
+	return out.table(seEntries), nil
 }
 
 // entry returns what the grain table entry e, which is not 0, says.

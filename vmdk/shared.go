@@ -58,23 +58,29 @@ func newShared(warn func(string)) *shared {
 
 // tableScratch is room for a grain table while it is being read.
 type tableScratch struct {
-	raw     []byte
-	entries []int64 // zero
+	raw  []byte
+	runs grainTable
 }
 
-// scratch returns room for a table of n entries of up to 8 bytes. It is safe
+// scratch returns room for a table of so many bytes, and for its runs. It is safe
 // for concurrent use.
-func (s *shared) scratch(n int64) *tableScratch {
+func (s *shared) scratch(tableBytes int64) *tableScratch {
 	t, ok := s.tableScratch.Get().(*tableScratch)
-	if !ok || int64(cap(t.entries)) < n {
-		return &tableScratch{raw: make([]byte, n*8), entries: make([]int64, n)}
+	if !ok {
+		t = new(tableScratch)
 	}
-	t.entries = t.entries[:n]
-	clear(t.entries)
+	if int64(cap(t.raw)) < tableBytes {
+		t.raw = make([]byte, tableBytes)
+	}
+	t.raw = t.raw[:tableBytes]
 	return t
 }
 
-func (s *shared) giveBack(t *tableScratch) { s.tableScratch.Put(t) }
+// giveBack takes the room back, and what has become of its runs.
+func (s *shared) giveBack(t *tableScratch, runs grainTable) {
+	t.runs = runs
+	s.tableScratch.Put(t)
+}
 
 // maxWarnings keeps a file full of oddities from flooding the caller.
 const maxWarnings = 100
