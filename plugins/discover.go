@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 
+	"github.com/vmstream/vmstream/internal/form"
 	"github.com/vmstream/vmstream/sinks"
 )
 
@@ -22,7 +22,7 @@ const (
 	maxFound = 256
 )
 
-var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,31}$`)
+var nameForm = form.New(`^[a-z][a-z0-9]+$`, 32)
 
 // Dirs returns the directories where plugins are looked for, the first that has one
 // of a name wins: those of list, as $PATH has them; that of the program; and

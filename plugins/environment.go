@@ -3,8 +3,9 @@
 package plugins
 
 import (
-	"regexp"
 	"strings"
+
+	"github.com/vmstream/vmstream/internal/form"
 )
 
 // always are the variables that every plugin sees: where programs, temporary
@@ -14,7 +15,7 @@ var always = []string{
 	"SYSTEMROOT", // without it nothing gets a socket on Windows
 }
 
-var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}\*?$`)
+var variableForm = form.New(`^[A-Za-z_][A-Za-z0-9_]*\*?$`, 129)
 
 // minPrefixBytes is how much must stand before a star: enough to name somebody's
 // variables, too much for everybody's.

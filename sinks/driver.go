@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/vmstream/vmstream/internal/form"
 )
 
 // Driver opens the sinks of a scheme.
@@ -48,7 +49,7 @@ type Target struct {
 	Rest   string // what is behind the colon
 }
 
-var schemeForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,31}$`)
+var schemeForm = form.New(`^[a-z][a-z0-9]+$`, 32)
 
 // ParseTarget takes a target apart. ok is false if s has no scheme of two
 // characters or more: it is a path then.

@@ -10,10 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"text/template"
 
+	"github.com/vmstream/vmstream/internal/form"
 	"github.com/vmstream/vmstream/internal/wholefile"
 )
 
@@ -44,12 +44,12 @@ type Setup struct {
 }
 
 var (
-	setupName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$`)
+	setupName = form.New(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, 60)
 	// plainPath has nothing that a shell, a configuration parser or the plugin,
 	// which splits at colons, would take for something else.
-	plainPath = regexp.MustCompile(`^/[A-Za-z0-9_./+,@=-]*$`)
+	plainPath = form.New(`^/[A-Za-z0-9_./+,@=-]*$`, 4096)
 	// resource is a name in a configuration of Bacula.
-	resource = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_. -]{0,126}$`)
+	resource = form.New(`^[A-Za-z0-9][A-Za-z0-9_. -]*$`, 127)
 )
 
 // Bacula returns the files for a job of Bacula, or of Bareos. The error says

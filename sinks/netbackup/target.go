@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vmstream/vmstream/internal/form"
 	"github.com/vmstream/vmstream/sinks"
-	"github.com/vmstream/vmstream/sinks/internal/form"
 )
 
 var options = []sinks.Option{
