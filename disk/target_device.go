@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+
+	"github.com/vmstream/vmstream/internal/writeback"
 )
 
 // DeviceOptions says how a block device is written.
@@ -27,7 +29,7 @@ const maxSpans = 1 << 16
 // DeviceTarget is a raw disk being written to a block device. It is a
 // [Writer]; WriteAt is safe for concurrent use.
 type DeviceTarget struct {
-	f     *os.File
+	f     *writeback.File
 	opt   DeviceOptions
 	align int64 // of what can be zeroed by the device
 	limit int   // ranges kept before gaps are zeroed early
@@ -90,7 +92,7 @@ func newDeviceTarget(f *os.File, opt DeviceOptions) (*DeviceTarget, error) {
 	if size < opt.SizeBytes {
 		return nil, fmt.Errorf("%s: the device has %d bytes, the disk needs %d: %w", f.Name(), size, opt.SizeBytes, ErrMismatch)
 	}
-	return &DeviceTarget{f: f, opt: opt, align: zeroAlignment(f), limit: maxSpans}, nil
+	return &DeviceTarget{f: writeback.New(f), opt: opt, align: zeroAlignment(f), limit: maxSpans}, nil
 }
 
 // WriteAt writes p at the offset off. The last write may reach to the end of
@@ -159,12 +161,12 @@ const zeroPiece = 256 << 20
 func (t *DeviceTarget) zero(g span) error {
 	from := min((g.off+t.align-1)/t.align*t.align, g.end)
 	to := max(g.end/t.align*t.align, from)
-	if err := writeZeros(t.f, g.off, from); err != nil {
+	if err := writeZeros(t.f.File, g.off, from); err != nil {
 		return err
 	}
 	for from < to && !t.noIoctl {
 		n := min(to-from, zeroPiece)
-		err := deviceZeroOut(t.f, from, n)
+		err := deviceZeroOut(t.f.File, from, n)
 		if errors.Is(err, errors.ErrUnsupported) {
 			t.noIoctl = true
 			break
@@ -174,7 +176,7 @@ func (t *DeviceTarget) zero(g span) error {
 		}
 		from += n
 	}
-	return writeZeros(t.f, from, g.end)
+	return writeZeros(t.f.File, from, g.end)
 }
 
 // Ordered returns false.

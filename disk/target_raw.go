@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/vmstream/vmstream/internal/writeback"
 )
 
 // RawTarget is a raw disk being written to a new regular file. It is a
 // [Writer]; WriteAt is safe for concurrent use.
 type RawTarget struct {
-	f      *os.File
+	f      *writeback.File
 	size   int64
 	failed firstError
 	done   bool
@@ -32,7 +34,7 @@ func CreateRaw(path string, sizeBytes int64) (*RawTarget, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &RawTarget{f: f, size: sizeBytes}
+	t := &RawTarget{f: writeback.New(f), size: sizeBytes}
 	if err := f.Truncate(sizeBytes); err != nil {
 		t.Abort()
 		return nil, fmt.Errorf("size of %d bytes: %w", sizeBytes, err)

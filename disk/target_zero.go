@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/vmstream/vmstream/internal/writeback"
 )
 
 // UpdateRaw opens the raw disk of sizeBytes bytes in the regular file path for
@@ -23,7 +25,7 @@ func UpdateRaw(path string, sizeBytes int64) (*RawTarget, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &RawTarget{f: f, size: sizeBytes}, nil
+	return &RawTarget{f: writeback.New(f), size: sizeBytes}, nil
 }
 
 // clipZero returns where the n bytes at off of a disk of size bytes end; a last
@@ -41,9 +43,9 @@ func clipZero(off, n, size int64) (int64, error) {
 func (t *RawTarget) ZeroAt(off, n int64) error {
 	end, err := clipZero(off, n, t.size)
 	if err == nil && off < end {
-		err = punchHole(t.f, off, end-off)
+		err = punchHole(t.f.File, off, end-off)
 		if errors.Is(err, errors.ErrUnsupported) {
-			err = writeZeros(t.f, off, end)
+			err = writeZeros(t.f.File, off, end)
 		}
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/writeback"
 )
 
 // extentLayout is where things are in a hosted sparse extent that has all its
@@ -56,7 +57,7 @@ const maxPointerSectors = 1 << 32
 // extentFile writes one hosted sparse extent, grains in ascending order. It
 // holds one grain table at a time.
 type extentFile struct {
-	f     *os.File
+	f     *writeback.File
 	lay   extentLayout
 	next  int64 // sector of the next grain to be stored
 	table int64 // number of the table held
@@ -67,7 +68,7 @@ type extentFile struct {
 // newExtentFile writes header, descriptor and directories to the new file f,
 // which the caller closes if this fails. The tables are holes as yet.
 func newExtentFile(f *os.File, lay extentLayout, descriptor []byte) (*extentFile, error) {
-	x := &extentFile{f: f, lay: lay, next: lay.grainsBegin}
+	x := &extentFile{f: writeback.New(f), lay: lay, next: lay.grainsBegin}
 	if err := x.begin(descriptor); err != nil {
 		return nil, err
 	}

@@ -5,14 +5,15 @@ package vmdk
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
+
+	"github.com/vmstream/vmstream/internal/writeback"
 )
 
 // streamFile is a stream in a file.
 type streamFile struct {
 	*streamWriter
-	f     *os.File
+	f     *writeback.File
 	files newFiles
 	done  bool
 }
@@ -23,8 +24,8 @@ func createStream(spec *CreateSpec) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.f = f
-	if w.streamWriter, err = newStreamWriter(f, spec); err != nil {
+	w.f = writeback.New(f)
+	if w.streamWriter, err = newStreamWriter(w.f, spec); err != nil {
 		return nil, errors.Join(err, f.Close(), w.files.discard())
 	}
 	w.name = filepath.Join(spec.Dir, spec.Name)

@@ -19,6 +19,7 @@ import (
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/vmfs"
 )
 
@@ -131,7 +132,7 @@ func (t *vmfsTarget) add(name string, force bool, flag string) error {
 	if err != nil {
 		return err
 	}
-	t.devices = append(t.devices, vmfs.WriteDevice{Name: name, RW: f, SizeBytes: size})
+	t.devices = append(t.devices, vmfs.WriteDevice{Name: name, RW: writeback.New(f), SizeBytes: size})
 	return nil
 }
 

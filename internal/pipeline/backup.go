@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/stream"
 )
 
@@ -31,10 +32,9 @@ type cancelWriter struct {
 	piece int // how much is written at once; 0: all
 }
 
-// writePiece is how much a file gets at once. It takes an extent of 64 MiB in
-// one write several times slower than in pieces (Linux 6.18, ext4); a pipe is a
+// writePiece is how much a file gets at once; see [writeback.PieceBytes]. A pipe is a
 // little slower with pieces.
-const writePiece = 1 << 20
+const writePiece = writeback.PieceBytes
 
 // output makes an output that a cancelled context interrupts. The sinks of a storage
 // heed the context themselves, and are not to be left behind in a write.

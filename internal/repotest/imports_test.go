@@ -35,17 +35,19 @@ var mayImport = map[string][]string{
 	"internal":     {anything},
 	"cmd":          {anything},
 
-	"internal/lru":      {},
-	"internal/testenv":  {},
-	"internal/guestlab": {"internal/testenv"},
-	"internal/s3lab":    {"internal/testenv"},
-	"internal/scsilab":  {"internal/testenv", "internal/guestlab"},
-	"internal/repotest": {},
+	"internal/form":      {},
+	"internal/lru":       {},
+	"internal/writeback": {},
+	"internal/testenv":   {},
+	"internal/guestlab":  {"internal/testenv"},
+	"internal/s3lab":     {"internal/testenv"},
+	"internal/scsilab":   {"internal/testenv", "internal/guestlab"},
+	"internal/repotest":  {},
 }
 
 // fromAnywhere may be imported by every package: they have no dependencies to
 // pull in.
-var fromAnywhere = []string{"internal/lru"}
+var fromAnywhere = []string{"internal/form", "internal/lru", "internal/writeback"}
 
 // forTests may be imported by every package's tests besides what its row allows.
 var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab", "internal/scsilab"}

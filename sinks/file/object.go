@@ -13,6 +13,7 @@ import (
 	"path"
 	"syscall"
 
+	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/sinks"
 )
 
@@ -21,7 +22,7 @@ var errEnded = errors.New("file sink: the writer has ended")
 type writer struct {
 	ctx       context.Context
 	root      *os.Root
-	file      *os.File
+	file      *writeback.File
 	part, key string
 	overwrite bool
 	size      int64
@@ -64,10 +65,13 @@ func (s *sink) Create(ctx context.Context, key string, o sinks.CreateOptions) (s
 }
 
 // newPart makes a temporary file beside that of a key.
-func newPart(root *os.Root, key string, mode os.FileMode) (*os.File, string, error) {
+func newPart(root *os.Root, key string, mode os.FileMode) (*writeback.File, string, error) {
 	part := partName(key, rand.Text())
 	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	return f, part, err
+	if err != nil {
+		return nil, "", err
+	}
+	return writeback.New(f), part, nil
 }
 
 // mayCreate refuses to replace what is there unless that was asked for, and

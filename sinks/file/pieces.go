@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/sinks"
 )
 
@@ -258,9 +259,9 @@ type splitWriter struct {
 	key       string
 	overwrite bool
 
-	parts []string // temporary names of the pieces so far
-	file  *os.File // the last one, nil if it is complete
-	room  int64    // that is left in it
+	parts []string        // temporary names of the pieces so far
+	file  *writeback.File // the last one, nil if it is complete
+	room  int64           // that is left in it
 	size  int64
 	err   error
 	ended bool

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+
+	"github.com/vmstream/vmstream/internal/writeback"
 )
 
 // keptName is that of the temporary file of a run that may be gone on with: whoever has
@@ -26,7 +28,7 @@ func partName(key, random string) string {
 
 // keptPart opens the temporary file of a run that may be gone on with. Nobody else
 // writes to it then. Without resume it is empty.
-func keptPart(root *os.Root, key, id string, mode os.FileMode, resume bool) (*os.File, string, int64, error) {
+func keptPart(root *os.Root, key, id string, mode os.FileMode, resume bool) (*writeback.File, string, int64, error) {
 	name := keptName(key, id)
 	if fi, err := root.Lstat(name); err == nil && !fi.Mode().IsRegular() {
 		return nil, "", 0, regular(name, fi)
@@ -49,13 +51,13 @@ func keptPart(root *os.Root, key, id string, mode os.FileMode, resume bool) (*os
 	if err != nil {
 		return nil, "", 0, errors.Join(err, f.Close())
 	}
-	return f, name, fi.Size(), nil
+	return writeback.New(f), name, fi.Size(), nil
 }
 
 // kept is what an earlier run has left of a file: it is compared with what is written
 // again, and what differs goes.
 type kept struct {
-	file *os.File
+	file *writeback.File
 	left int64 // bytes that have not been compared
 	buf  []byte
 }
