@@ -48,7 +48,9 @@ func (b *bench) plans() []plan {
 		{"skip-free", b.skipFree},
 		{"redo-commit", b.redoCommit},
 		{"increment", b.increment},
+		{"increment-kept", b.incrementKept},
 		{"merge", func(ctx context.Context) (row, error) { return b.merge(ctx, everywhere) }},
+		{"merge-kept", b.mergeKept},
 		{"merge-tenth", func(ctx context.Context) (row, error) { return b.merge(ctx, inTenth) }},
 		{"memory-default", func(ctx context.Context) (row, error) {
 			return b.memory(ctx, "peak memory, default options", memoryFlags{maxMiB: defaultRSS})

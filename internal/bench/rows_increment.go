@@ -161,12 +161,13 @@ func (b *bench) increment(ctx context.Context) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	full := b.backup(c.base)
+	ours, full := b.backup(c.top, "--name", "base", "--since", c.index), b.backup(c.base)
+	ours.before, full.before = b.settled("nothing"), b.settled("nothing")
 	full.limits = append(full.limits, limit{wallRatio, incrementRatio}, limit{sizeRatio, incrementRatio})
 	r := row{
 		title: fmt.Sprintf("increment, 1 %% of %d MiB changed", b.diskBytes>>20),
 		warm:  []string{b.path("changed/base-flat.vmdk"), c.after},
-		cands: []cand{b.backup(c.top, "--name", "base", "--since", c.index), full},
+		cands: []cand{ours, full},
 	}
 	qemu, err := b.qemuIncrements(ctx, c)
 	if err != nil {
@@ -288,8 +289,8 @@ func (b *bench) again(second cand, dir string, first pipeline, c changed) cand {
 	return second
 }
 
-// settled removes a file of the place to work before it is written, and has what
-// runs before have written brought to the disk: otherwise who comes next pays.
+// settled removes a file of the place to work before it is written, if it is there, and has
+// what runs before have written brought to the disk: otherwise who comes next pays.
 func (b *bench) settled(name string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := b.fresh(name)(ctx); err != nil {
@@ -300,13 +301,45 @@ func (b *bench) settled(name string) func(context.Context) error {
 	}
 }
 
-// merge measures a synthetic full beside a copy of what it makes, and compares
-// its extents with those of a fresh full. Both write to the page cache; what the
-// disk takes is the same for both and is shown apart.
-func (b *bench) merge(ctx context.Context, where spread) (row, error) {
-	c, err := b.changedDisk(ctx, where)
+// incrementKept measures both from the disk to the disk.
+func (b *bench) incrementKept(ctx context.Context) (row, error) {
+	c, err := b.changedDisk(ctx, everywhere)
 	if err != nil {
 		return row{}, err
+	}
+	disk, delta := b.path("changed/base-flat.vmdk"), strings.TrimSuffix(c.top, ".vmdk")+"-delta.vmdk"
+	ours := b.kept("increment.tar", "vmstream -q backup --name base --since full.json base-000001.vmdk", []string{delta},
+		b.cmd("backup", "--name", "base", "--since", c.index, c.top)...)
+	full := b.kept("full.tar", "vmstream -q backup base.vmdk", []string{disk}, b.cmd("backup", c.base)...)
+	full.limits = []limit{{wallRatio, incrementRatio}, {sizeRatio, incrementRatio}}
+	return row{
+		title: fmt.Sprintf("increment, 1 %% of %d MiB changed, from the disk to the disk", b.diskBytes>>20),
+		cands: []cand{ours, full},
+	}, nil
+}
+
+// kept runs a command whose output goes to a file, until that is on the disk. What is
+// read is not in memory.
+func (b *bench) kept(file, title string, reads []string, argv ...string) cand {
+	return cand{
+		title: fmt.Sprintf("%s > %s && sync %[2]s", title, file),
+		pipe:  shell(fmt.Sprintf("%s > %s && sync %[2]s", strings.Join(argv, " "), b.path(file))),
+		before: func(ctx context.Context) error {
+			if err := b.settled(file)(ctx); err != nil {
+				return err
+			}
+			return forget(reads...)
+		},
+		size: b.lengthOf(file), needs: []string{"sync"},
+	}
+}
+
+// mergeStreams makes the streams that are merged, and a fresh full of what a merge
+// makes of them.
+func (b *bench) mergeStreams(ctx context.Context, where spread) error {
+	c, err := b.changedDisk(ctx, where)
+	if err != nil {
+		return err
 	}
 	streams := map[string][]string{
 		"full.tar":      b.cmd("backup", "--id", "full", "--index-out", b.path("full.json"), c.base),
@@ -317,32 +350,60 @@ func (b *bench) merge(ctx context.Context, where spread) (row, error) {
 		p := pipe(streams[name])
 		p.stdout = b.path(name)
 		if _, err := p.run(ctx, false); err != nil {
-			return row{}, err
+			return err
 		}
+	}
+	return nil
+}
+
+// mergeRow is a row about merging, with a check of the result of the first line.
+func (b *bench) mergeRow(where spread, how string, cands ...cand) row {
+	cands[0].check = func(ctx context.Context) error { return b.sameExtents(ctx, "merged.tar", "fresh.tar") }
+	changes := "all over the disk"
+	if where != everywhere {
+		changes = "in a tenth of the disk"
+	}
+	return row{
+		title: "merge a full backup and an increment of 1 %, " + changes + how,
+		warm:  []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")}, cands: cands,
+	}
+}
+
+func (b *bench) mergeCommand() []string {
+	return b.cmd("merge", b.path("full.tar"), b.path("increment.tar"))
+}
+
+// mergeKept measures a synthetic full beside a copy of what it makes, from the disk to
+// the disk: backups are seldom in memory. It compares its extents with those of a fresh
+// full.
+func (b *bench) mergeKept(ctx context.Context) (row, error) {
+	if err := b.mergeStreams(ctx, everywhere); err != nil {
+		return row{}, err
+	}
+	full, increment, fresh := b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")
+	ours := b.kept("merged.tar", "vmstream merge full.tar increment.tar", []string{full, increment}, b.mergeCommand()...)
+	copied := b.kept("copy.tar", "cat fresh.tar", []string{fresh}, "cat", fresh)
+	copied.limits = []limit{{wallRatio, mergeRatio}}
+	return b.mergeRow(everywhere, ", from the disk to the disk", ours, copied), nil
+}
+
+// merge does the same from memory to memory.
+func (b *bench) merge(ctx context.Context, where spread) (row, error) {
+	if err := b.mergeStreams(ctx, where); err != nil {
+		return row{}, err
 	}
 	ours := cand{
 		title: "vmstream merge full.tar increment.tar > merged.tar",
-		pipe:  pipe(b.cmd("merge", b.path("full.tar"), b.path("increment.tar"))), before: b.settled("merged.tar"),
+		pipe:  pipe(b.mergeCommand()), before: b.settled("merged.tar"),
 		size:   b.lengthOf("merged.tar"),
 		limits: []limit{{rssMiB, defaultRSS}},
-		check:  func(ctx context.Context) error { return b.sameExtents(ctx, "merged.tar", "fresh.tar") },
 	}
 	ours.pipe.stdout = b.path("merged.tar")
 	copied := cand{
 		title: "cp fresh.tar copy.tar", pipe: pipe([]string{"cp", b.path("fresh.tar"), b.path("copy.tar")}),
 		before: b.settled("copy.tar"), size: b.lengthOf("copy.tar"), needs: []string{"cp"}, limits: []limit{{wallRatio, mergeRatio}},
 	}
-	// The same until it is on the disk.
-	durable := func(title, file string, argv ...string) cand {
-		return cand{
-			title: title, pipe: shell(strings.Join(argv, " ") + " > " + b.path(file) + " && sync " + b.path(file)),
-			before: b.settled(file), size: b.lengthOf(file), needs: []string{"sync"},
-		}
-	}
-	mergedSync := durable("vmstream merge full.tar increment.tar > merged.tar && sync merged.tar", "merged.tar",
-		b.cmd("merge", b.path("full.tar"), b.path("increment.tar"))...)
-	copiedSync := durable("cat fresh.tar > copy.tar && sync copy.tar", "copy.tar", "cat", b.path("fresh.tar"))
-	piped := cand{pipe: pipe(b.cmd("merge", b.path("full.tar"), b.path("increment.tar")), consumer)}
+	piped := cand{pipe: pipe(b.mergeCommand(), consumer)}
 	fi, err := os.Stat(b.path("fresh.tar"))
 	if err != nil {
 		return row{}, err
@@ -355,14 +416,7 @@ func (b *bench) merge(ctx context.Context, where spread) (row, error) {
 			return usage{Wall: t, CPU: t * time.Duration(n)}, nil
 		},
 	}
-	title := "merge a full backup and an increment of 1 %, all over the disk"
-	if where != everywhere {
-		title = "merge a full backup and an increment of 1 %, in a tenth of the disk"
-	}
-	return row{
-		title: title, warm: []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")},
-		cands: []cand{ours, copied, mergedSync, copiedSync, piped, digests},
-	}, nil
+	return b.mergeRow(where, "", ours, copied, piped, digests), nil
 }
 
 // sameExtents compares the digests of two streams' extents.

@@ -5,6 +5,8 @@ package main
 import (
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // peakRSS returns the most memory that a process had resident, in bytes. Linux
@@ -15,4 +17,21 @@ func peakRSS(s *os.ProcessState) int64 {
 		return u.Maxrss << 10
 	}
 	return 0
+}
+
+// forget has what is read next of files come from the disk. What has been written to
+// them is there already.
+func forget(names ...string) error {
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		f.Close()
+		if err != nil {
+			return &os.PathError{Op: "fadvise", Path: name, Err: err}
+		}
+	}
+	return nil
 }
