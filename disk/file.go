@@ -10,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // File is a raw disk in a regular file or on a block device, as an [Image].
@@ -20,6 +21,8 @@ type File struct {
 	device bool
 	// noSeek is set once the file system has refused SEEK_DATA: then all is data.
 	noSeek atomic.Bool
+	// ahead is how many bytes Prefetch still asks for, since a read had to wait.
+	ahead atomic.Int64
 }
 
 // OpenRaw opens a regular file or a block device read-only as a raw disk. The
@@ -89,7 +92,11 @@ func (im *File) Forget(off, n int64) {
 // it was opened gives ErrTruncated, never zeros.
 func (im *File) ReadAt(p []byte, off int64) (int, error) {
 	want, eof := clip(len(p), off, im.size)
+	begin := time.Now()
 	n, err := im.f.ReadAt(p[:want], off)
+	if time.Since(begin) > waited(n) {
+		im.ahead.Store(aheadBytes)
+	}
 	if n == want {
 		return n, eof
 	}

@@ -75,8 +75,9 @@ func (s *slot) pack(src packSource, off, n int64) (packed, error) {
 // readAll reads what is to be stored of the segment into room, and returns how
 // many bytes of room are used.
 func (s *slot) readAll(p *packed, src packSource, off, n int64, room []byte, states []vmdk.GrainState) (int, error) {
-	used := 0
+	used, next := 0, s.newAhead(src.im, off, n)
 	for from, to := range s.spans(n) {
+		next.reach(from)
 		k, err := s.readSpan(src, off, from, to, n, room[used:], states)
 		if err != nil {
 			return 0, err

@@ -84,7 +84,7 @@ func (s *slot) readBlocks(p *packed, src packSource, off, n int64, room []byte, 
 		s.hash.sum = sha256.New()
 	}
 	p.digests = s.digests[:0]
-	used := 0
+	used, next := 0, s.newAhead(src.im, off, n)
 	for from := int64(0); from < n; from += src.track.block {
 		to := min(from+src.track.block, n)
 		number := (off + from) / src.track.block
@@ -92,6 +92,7 @@ func (s *slot) readBlocks(p *packed, src packSource, off, n int64, room []byte, 
 			p.digests = append(p.digests, src.track.was.block(number))
 			continue
 		}
+		next.reach(from)
 		k, err := s.readBlock(p, src, off, from, to, n, room[used:], states)
 		if err != nil {
 			return 0, err

@@ -30,6 +30,8 @@ func (p *padded) ReadAt(b []byte, off int64) (int, error) {
 	return len(b), nil
 }
 
+func (p *padded) Prefetch(off, n int64) { disk.Prefetch(p.Image, off, n) }
+
 // paddedRuns is the same for the changes of an image: what fills up the last
 // sector goes with what is before it.
 type paddedRuns struct {

@@ -313,3 +313,17 @@ func (g *grainExtent) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return done, eof
 }
+
+// Prefetch has the system begin to read what is stored of a range; see [disk.Prefetcher].
+// How long a compressed grain is is not known before.
+func (g *grainExtent) Prefetch(off, n int64) {
+	if g.unzip != nil {
+		return
+	}
+	_ = g.walk(off, clipEnd(off, n, g.sizeBytes), true, func(s segment) bool { // who reads will be told
+		if s.Kind == disk.Data {
+			disk.Prefetch(g.src.r, s.pos, s.Length)
+		}
+		return true
+	})
+}

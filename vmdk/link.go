@@ -113,3 +113,13 @@ func (l *Link) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 		}
 	})
 }
+
+// Prefetch tells the extents; see [disk.Prefetcher].
+func (l *Link) Prefetch(off, n int64) {
+	for end := clipEnd(off, n, l.Size()); off < end; {
+		i, start := l.at(off)
+		stop := min(end, l.ends[i])
+		disk.Prefetch(l.extents[i], off-start, stop-off)
+		off = stop
+	}
+}

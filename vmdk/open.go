@@ -166,6 +166,9 @@ func (d *Disk) ReadAt(p []byte, off int64) (int, error) { return d.image.ReadAt(
 // Runs yields runs of kind Data and Zero; see [disk.Image].
 func (d *Disk) Runs(off, n int64) iter.Seq2[disk.Run, error] { return d.image.Runs(off, n) }
 
+// Prefetch tells the links; see [disk.Prefetcher].
+func (d *Disk) Prefetch(off, n int64) { disk.Prefetch(d.image, off, n) }
+
 // Close closes all files.
 func (d *Disk) Close() error { return closeLinks(d.links) }
 

@@ -2,7 +2,11 @@
 
 package vmdk
 
-import "context"
+import (
+	"context"
+
+	"github.com/vmstream/vmstream/disk"
+)
 
 // Where tables lie apart, as in redo logs, so many are read at a time, in batches.
 const (
@@ -69,6 +73,7 @@ func (g *grainExtent) eachTableAhead(ctx context.Context, do func(i int64, t gra
 			b := &tableBatch{done: make(chan struct{})}
 			for ; next < g.dir.n && len(b.indexes) < tablesABatch; next = g.dir.next(next + 1) {
 				b.indexes = append(b.indexes, next)
+				disk.Prefetch(g.src.r, int64(g.dir.at(next))*disk.SectorSize, g.tableFileBytes)
 			}
 			ahead = append(ahead, b)
 			go b.read(ctx, g)

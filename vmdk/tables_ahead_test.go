@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -34,7 +35,7 @@ func scatteredExtent(tables int64, bad ...int64) (g *grainExtent, busy *atomic.I
 		}
 		return grainTable{{grains: 1, sector: i + 1}}, nil
 	}
-	return &grainExtent{shared: newShared(nil), dir: d, entries: 1, grainBytes: 512, scattered: true, loadTable: load}, busy
+	return &grainExtent{src: &source{r: strings.NewReader("")}, shared: newShared(nil), dir: d, entries: 1, grainBytes: 512, scattered: true, loadTable: load}, busy
 }
 
 func TestTablesAhead(t *testing.T) {

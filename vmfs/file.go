@@ -384,6 +384,19 @@ func (f *File) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 	})
 }
 
+// Prefetch has the system begin to read a range of the file from the devices, if they can
+// be told; see [disk.Prefetcher].
+func (f *File) Prefetch(off, n int64) {
+	for e, err := range f.Extents(off, n) {
+		if err != nil {
+			return // who reads will be told
+		}
+		if e.Where == Stored {
+			disk.Prefetch(f.fs.vol.devices[e.Device].R, e.At, e.Length)
+		}
+	}
+}
+
 // Changed reads the file descriptor again and reports if the file is not what was
 // opened any more: if its length, its time, or where its bytes are has changed. Locks
 // may change. Pointer blocks are not looked at again.

@@ -85,3 +85,6 @@ func (i *image) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 		}
 	})
 }
+
+// Prefetch implements disk.Prefetcher.
+func (i *image) Prefetch(off, n int64) { disk.Prefetch(i.Image, off, n) }

@@ -172,8 +172,8 @@ func TestQuick(t *testing.T) {
 	if err := json.Unmarshal(b, &rep); err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Results) != 15 || rep.Judged {
-		t.Errorf("%d rows, judged: %v; want 15, not judged", len(rep.Results), rep.Judged)
+	if len(rep.Results) != 17 || rep.Judged {
+		t.Errorf("%d rows, judged: %v; want 17, not judged", len(rep.Results), rep.Judged)
 	}
 	for _, r := range rep.Results {
 		for _, c := range r.Cands {
