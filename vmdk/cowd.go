@@ -198,9 +198,9 @@ func (c *cowdTables) refuseUnreachable(_ context.Context, n grainCount) error {
 }
 
 func (c *cowdTables) load(i int64) (grainTable, error) {
-	scratch := c.shared.scratch(c.extent.tableFileBytes)
-	b, out := scratch.raw, c.extent.joiner(scratch.runs)
-	defer func() { c.shared.giveBack(scratch, out.runs) }()
+	out := c.extent.scratch(c.extent.tableFileBytes)
+	defer c.shared.giveBack(out)
+	b := out.raw
 	at := int64(c.extent.dir.at(i)) * disk.SectorSize
 	if err := c.src.readFull(b, uint64(at), "grain table"); err != nil {
 		return nil, err

@@ -102,13 +102,15 @@ type runJoiner struct {
 	step int64 // sectors from a grain to one stored behind it; 0 if each is a run of its own
 }
 
-// joiner returns a runJoiner that uses the room that a table had before.
-func (g *grainExtent) joiner(room grainTable) runJoiner {
-	j := runJoiner{runs: room[:0]}
+// scratch returns room for a table of so many bytes, with no entries yet. It is safe for
+// concurrent use.
+func (g *grainExtent) scratch(tableBytes int64) *tableScratch {
+	t := g.shared.scratch(tableBytes)
+	t.runJoiner = runJoiner{runs: t.runs[:0]}
 	if g.unzip == nil {
-		j.step = g.grainBytes / disk.SectorSize
+		t.step = g.grainBytes / disk.SectorSize
 	}
-	return j
+	return t
 }
 
 // put says that the grain at an index of the table is stored at the sector, or is grainZeros.

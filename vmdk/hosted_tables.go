@@ -119,9 +119,8 @@ func (t *hostedTables) decode(i int64, a, b []byte) (grainTable, error) {
 	if disk.IsZero(a) && bytes.Equal(a, b) {
 		return nil, nil
 	}
-	scratch := t.shared.scratch(0)
-	out := t.extent.joiner(scratch.runs)
-	defer func() { t.shared.giveBack(scratch, out.runs) }()
+	out := t.extent.scratch(0)
+	defer t.shared.giveBack(out)
 	check := grainChecker{l: &t.layout}
 	grain := i * gtEntries
 	for j := range int64(gtEntries) {
@@ -136,9 +135,7 @@ func (t *hostedTables) decode(i int64, a, b []byte) (grainTable, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e != grainNone {
-			out.put(int32(j), e)
-		}
+		out.put(int32(j), e)
 	}
 	return out.table(gtEntries), nil
 }

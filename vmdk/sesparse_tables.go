@@ -98,9 +98,9 @@ func (t *seTables) openDirectory(sh *shared) error {
 func (t *seTables) load(i int64) (grainTable, error) {
 	n := uint64(t.extent.dir.at(i) - 1)
 	at := (t.header.tables.offset + n*seTableSectors) * disk.SectorSize
-	scratch := t.extent.shared.scratch(seTableSectors * disk.SectorSize)
-	b, out := scratch.raw, t.extent.joiner(scratch.runs)
-	defer func() { t.extent.shared.giveBack(scratch, out.runs) }()
+	out := t.extent.scratch(seTableSectors * disk.SectorSize)
+	defer t.extent.shared.giveBack(out)
+	b := out.raw
 	if err := t.src.readFull(b, at, "grain table"); err != nil {
 		return nil, err
 	}

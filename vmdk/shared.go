@@ -58,12 +58,11 @@ func newShared(warn func(string)) *shared {
 
 // tableScratch is room for a grain table while it is being read.
 type tableScratch struct {
-	raw  []byte
-	runs grainTable
+	raw []byte
+	runJoiner
 }
 
-// scratch returns room for a table of so many bytes, and for its runs. It is safe
-// for concurrent use.
+// scratch returns room for a table of so many bytes; see [grainExtent.scratch].
 func (s *shared) scratch(tableBytes int64) *tableScratch {
 	t, ok := s.tableScratch.Get().(*tableScratch)
 	if !ok {
@@ -76,11 +75,7 @@ func (s *shared) scratch(tableBytes int64) *tableScratch {
 	return t
 }
 
-// giveBack takes the room back, and what has become of its runs.
-func (s *shared) giveBack(t *tableScratch, runs grainTable) {
-	t.runs = runs
-	s.tableScratch.Put(t)
-}
+func (s *shared) giveBack(t *tableScratch) { s.tableScratch.Put(t) }
 
 // maxWarnings keeps a file full of oddities from flooding the caller.
 const maxWarnings = 100
