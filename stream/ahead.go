@@ -14,8 +14,8 @@ type span struct{ from, to int64 }
 
 // ahead tells a disk what is read next of a segment.
 type ahead struct {
-	im         disk.Prefetcher // nil: nobody to tell
-	off        int64           // of the segment in the disk
+	im         disk.Image
+	off        int64 // of the segment in the disk
 	spans      []span
 	next, done int   // how many of the spans have been told, and read
 	bytes      int64 // of those between
@@ -23,15 +23,11 @@ type ahead struct {
 
 // newAhead begins with a segment of n bytes at off; the slot has looked at its runs.
 func (s *slot) newAhead(im disk.Image, off, n int64) ahead {
-	a := ahead{off: off}
-	if p, ok := im.(disk.Prefetcher); ok {
-		s.list = s.list[:0]
-		for from, to := range s.spans(n) {
-			s.list = append(s.list, span{from, to})
-		}
-		a.im, a.spans = p, s.list
+	s.list = s.list[:0]
+	for from, to := range s.spans(n) {
+		s.list = append(s.list, span{from, to})
 	}
-	return a
+	return ahead{im: im, off: off, spans: s.list}
 }
 
 // reach tells what comes, now that the segment is read from a place on.
@@ -42,7 +38,7 @@ func (a *ahead) reach(at int64) {
 	}
 	for a.next < len(a.spans) && a.bytes < aheadBytes {
 		s := a.spans[a.next]
-		a.im.Prefetch(a.off+s.from, s.to-s.from)
+		disk.Prefetch(a.im, a.off+s.from, s.to-s.from)
 		a.bytes += s.to - s.from
 		a.next++
 	}

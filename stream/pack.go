@@ -76,14 +76,14 @@ func (s *slot) pack(src packSource, off, n int64) (packed, error) {
 // many bytes of room are used.
 func (s *slot) readAll(p *packed, src packSource, off, n int64, room []byte, states []vmdk.GrainState) (int, error) {
 	used, next := 0, s.newAhead(src.im, off, n)
-	for from, to := range s.spans(n) {
-		next.reach(from)
-		k, err := s.readSpan(src, off, from, to, n, room[used:], states)
+	for _, r := range next.spans {
+		next.reach(r.from)
+		k, err := s.readSpan(src, off, r.from, r.to, n, room[used:], states)
 		if err != nil {
 			return 0, err
 		}
 		used += k
-		p.read += to - from
+		p.read += r.to - r.from
 	}
 	return used, nil
 }
