@@ -27,9 +27,9 @@ func Backup(ctx context.Context, w io.Writer, src *Source, o stream.Options) (*s
 // cancelWriter returns from a write that hangs once the context is done: who
 // reads a pipe may have stopped reading without closing it.
 type cancelWriter struct {
-	ctx   context.Context
-	w     io.Writer
-	piece int // how much is written at once; 0: all
+	ctx      context.Context
+	w        io.Writer
+	inPieces bool // of writePiece bytes
 }
 
 // writePiece is how much a file gets at once; see [writeback.PieceBytes]. A pipe is a
@@ -48,7 +48,7 @@ func output(ctx context.Context, w io.Writer) io.Writer {
 func newCancelWriter(ctx context.Context, w io.Writer) *cancelWriter {
 	c := &cancelWriter{ctx: ctx, w: w}
 	if f, _ := regularFile(w); f != nil {
-		c.piece = writePiece
+		c.inPieces = true
 	}
 	return c
 }
@@ -58,19 +58,15 @@ func (c *cancelWriter) Write(p []byte) (int, error) {
 }
 
 func (c *cancelWriter) pieces(p []byte) (int, error) {
-	piece := c.piece
-	if piece == 0 {
-		piece = len(p)
+	if !c.inPieces {
+		return c.w.Write(p)
 	}
-	for done := 0; ; {
-		n, err := c.w.Write(p[done:min(done+piece, len(p))])
-		if done += n; err != nil || done == len(p) {
-			return done, err
+	return writeback.Pieces(p, func(p []byte, done int) (int, error) {
+		if done > 0 && c.ctx.Err() != nil { // nobody waits for the rest
+			return 0, context.Cause(c.ctx)
 		}
-		if c.ctx.Err() != nil { // nobody waits for the rest
-			return done, context.Cause(c.ctx)
-		}
-	}
+		return c.w.Write(p)
+	})
 }
 
 // cancelReader is the same for reading.

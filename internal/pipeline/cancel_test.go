@@ -30,10 +30,10 @@ func (w *pieceWriter) Write(p []byte) (int, error) {
 func TestCancelWriter(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789abcde"), writePiece/5) // 3 pieces
 	for _, n := range []int{0, 1, writePiece, writePiece + 1, len(content)} {
-		for _, piece := range []int{writePiece, 0} {
+		for _, inPieces := range []bool{true, false} {
 			w := &pieceWriter{each: func() error { return nil }}
-			got, err := (&cancelWriter{ctx: t.Context(), w: w, piece: piece}).Write(content[:n])
-			if err != nil || got != n || !bytes.Equal(w.Bytes(), content[:n]) || piece > 0 && w.largest > piece || piece == 0 && w.largest != n {
+			got, err := (&cancelWriter{ctx: t.Context(), w: w, inPieces: inPieces}).Write(content[:n])
+			if err != nil || got != n || !bytes.Equal(w.Bytes(), content[:n]) || inPieces && w.largest > writePiece || !inPieces && w.largest != n {
 				t.Errorf("%d bytes: %d, %v; pieces of up to %d", n, got, err, w.largest)
 			}
 		}
@@ -43,7 +43,7 @@ func TestCancelWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if newCancelWriter(t.Context(), f).piece != writePiece || newCancelWriter(t.Context(), io.Discard).piece != 0 {
+	if !newCancelWriter(t.Context(), f).inPieces || newCancelWriter(t.Context(), io.Discard).inPieces {
 		t.Error("a file is to get pieces, and nothing else is")
 	}
 	// An error ends it where it is, and so does the end of the context.
@@ -54,11 +54,11 @@ func TestCancelWriter(t *testing.T) {
 		}
 		return nil
 	}}
-	if n, err := (&cancelWriter{ctx: t.Context(), w: w, piece: writePiece}).Write(content); n != writePiece || !errors.Is(err, failed) {
+	if n, err := (&cancelWriter{ctx: t.Context(), w: w, inPieces: true}).Write(content); n != writePiece || !errors.Is(err, failed) {
 		t.Errorf("second piece fails: %d, %v", n, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &cancelWriter{ctx: ctx, w: &pieceWriter{each: func() error { cancel(); return nil }}, piece: writePiece}
+	c := &cancelWriter{ctx: ctx, w: &pieceWriter{each: func() error { cancel(); return nil }}, inPieces: true}
 	if n, err := c.pieces(content); n != writePiece || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled in the first piece: %d, %v", n, err)
 	}

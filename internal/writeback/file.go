@@ -39,11 +39,19 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *File) pieces(p []byte, write func(p []byte, done int) (int, error)) (int, error) {
+	return Pieces(p, func(p []byte, done int) (int, error) {
+		n, err := write(p, done)
+		f.wrote(n)
+		return n, err
+	})
+}
+
+// Pieces calls write for p in pieces of [PieceBytes], the last one shorter, until all is
+// written or there is an error; once if p is empty. done is how much of p is written.
+func Pieces(p []byte, write func(p []byte, done int) (int, error)) (int, error) {
 	for done := 0; ; {
 		n, err := write(p[done:min(done+PieceBytes, len(p))], done)
-		done += n
-		f.wrote(n)
-		if err != nil || done == len(p) {
+		if done += n; err != nil || done == len(p) {
 			return done, err
 		}
 	}
