@@ -26,9 +26,11 @@ const (
 	changedPieceBytes = 64 << 10
 	changedShare      = 100
 
-	incrementRatio = 0.03 // of a full backup's time and bytes
-	mergeRatio     = 1.5  // of the time of copying the result
+	mergeRatio = 1.5 // of the time of copying the result
 )
+
+// incrementLimits are of a full backup's time and bytes.
+var incrementLimits = []limit{{wallRatio, 0.03}, {sizeRatio, 0.03}}
 
 // changed is a disk at two points in time. All names are paths.
 type changed struct {
@@ -162,8 +164,8 @@ func (b *bench) increment(ctx context.Context) (row, error) {
 		return row{}, err
 	}
 	ours, full := b.backup(c.top, "--name", "base", "--since", c.index), b.backup(c.base)
-	ours.before, full.before = b.settled("nothing"), b.settled("nothing")
-	full.limits = append(full.limits, limit{wallRatio, incrementRatio}, limit{sizeRatio, incrementRatio})
+	ours.before, full.before = b.settled(), b.settled()
+	full.limits = append(full.limits, incrementLimits...)
 	r := row{
 		title: fmt.Sprintf("increment, 1 %% of %d MiB changed", b.diskBytes>>20),
 		warm:  []string{b.path("changed/base-flat.vmdk"), c.after},
@@ -289,11 +291,11 @@ func (b *bench) again(second cand, dir string, first pipeline, c changed) cand {
 	return second
 }
 
-// settled removes a file of the place to work before it is written, if it is there, and has
-// what runs before have written brought to the disk: otherwise who comes next pays.
-func (b *bench) settled(name string) func(context.Context) error {
+// settled removes files of the place to work before they are written, and has what runs
+// before have written brought to the disk: otherwise who comes next pays.
+func (b *bench) settled(names ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if err := b.fresh(name)(ctx); err != nil {
+		if err := b.fresh(names...)(ctx); err != nil {
 			return err
 		}
 		_, err := pipe([]string{"sync"}).run(ctx, false)
@@ -311,7 +313,7 @@ func (b *bench) incrementKept(ctx context.Context) (row, error) {
 	ours := b.kept("increment.tar", "vmstream -q backup --name base --since full.json base-000001.vmdk", []string{delta},
 		b.cmd("backup", "--name", "base", "--since", c.index, c.top)...)
 	full := b.kept("full.tar", "vmstream -q backup base.vmdk", []string{disk}, b.cmd("backup", c.base)...)
-	full.limits = []limit{{wallRatio, incrementRatio}, {sizeRatio, incrementRatio}}
+	full.limits = incrementLimits
 	return row{
 		title: fmt.Sprintf("increment, 1 %% of %d MiB changed, from the disk to the disk", b.diskBytes>>20),
 		cands: []cand{ours, full},
@@ -363,10 +365,7 @@ func (b *bench) mergeRow(where spread, how string, cands ...cand) row {
 	if where != everywhere {
 		changes = "in a tenth of the disk"
 	}
-	return row{
-		title: "merge a full backup and an increment of 1 %, " + changes + how,
-		warm:  []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")}, cands: cands,
-	}
+	return row{title: "merge a full backup and an increment of 1 %, " + changes + how, cands: cands}
 }
 
 func (b *bench) mergeCommand() []string {
@@ -416,7 +415,9 @@ func (b *bench) merge(ctx context.Context, where spread) (row, error) {
 			return usage{Wall: t, CPU: t * time.Duration(n)}, nil
 		},
 	}
-	return b.mergeRow(where, "", ours, copied, piped, digests), nil
+	r := b.mergeRow(where, "", ours, copied, piped, digests)
+	r.warm = []string{b.path("full.tar"), b.path("increment.tar"), b.path("fresh.tar")}
+	return r, nil
 }
 
 // sameExtents compares the digests of two streams' extents.
