@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vmstream/vmstream/internal/testenv"
 )
 
 // What a file is told of is in memory without having been read.
@@ -24,26 +26,11 @@ func TestPrefetchFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer im.Close()
-	fd := int(im.f.Fd())
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		t.Fatal(err)
-	}
-	if st.Type == unix.TMPFS_MAGIC {
-		t.Skip("a tmpfs is in memory")
-	}
 	kept := func(off, n int64) int64 {
-		var c unix.Cachestat_t
-		err := unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &c, 0)
-		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
-			t.Skip("needs cachestat(2) of Linux 6.5")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return int64(c.Cache) * int64(os.Getpagesize())
+		kept, _ := testenv.PageCache(t, im.f, off, n)
+		return kept
 	}
-	if err := errors.Join(im.f.Sync(), unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)); err != nil {
+	if err := errors.Join(im.f.Sync(), unix.Fadvise(int(im.f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
 		t.Fatal(err)
 	}
 	if kept(0, size) != 0 {
