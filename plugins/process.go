@@ -270,6 +270,8 @@ func (p *process) broken(ctx context.Context, what string, err error) error {
 	case errors.Is(err, errAnswer), errors.Is(err, errFrame):
 	case p.gone():
 		err = fmt.Errorf("%w: %s", errGone, p.child.ended())
+	case ctx.Err() != nil: // the other side has the deadline, too, and was a moment sooner
+		err = context.Cause(ctx)
 	case isStatus:
 		err = fmt.Errorf("%w: %s", errNoAnswer, plain(s.Message()))
 	}
