@@ -150,18 +150,16 @@ func (w *writer) Commit(ctx context.Context, end sinks.End) (sinks.Info, error) 
 	if err == nil {
 		err = w.open()
 	}
-	if err == nil && w.p.Ended() {
-		err = errors.Join(w.p.Early(), outcome(ctx, w.p, "bpbackup"))
-	}
 	if err != nil {
 		return sinks.Info{}, errors.Join(err, w.Abort(ctx))
 	}
 	w.ended = true
 	rest, err := openRest(w.path) // before the end, so that nothing unread gets lost
+	early := w.p.Ended()          // it has not seen the end of the stream
 	err = errors.Join(err, w.pipe.Close())
 	err = errors.Join(outcome(ctx, w.p, "bpbackup"), err)
-	if left := rest.close(w.p.Ended()); err == nil && left > 0 {
-		err = fmt.Errorf("bpbackup: status 0, but %d bytes or more are left in the pipe: %w", left, w.p.Early())
+	if left := rest.close(w.p.Ended()); err == nil && (early || left > 0) {
+		err = fmt.Errorf("%w: its status is 0, and %d bytes or more are left in the pipe", w.p.Early(), left)
 	}
 	if !w.p.Ended() {
 		w.p.Kill()

@@ -37,7 +37,7 @@ window) echo "EXIT STATUS 196" >&2; exit 196;;
 broken) head -c 10 "$1" >/dev/null; exit 13;;
 ignores) exit 0;;
 early) head -c 10 "$1" >/dev/null; exit 0;;
-tail) head -c 1048570 "$1" >/dev/null; exit 0;;
+tail|gone) head -c 1048570 "$1" >/dev/null; exit 0;;
 hangs) exec sleep 600;;
 esac
 `
@@ -158,10 +158,14 @@ func TestStandIn(t *testing.T) {
 	for mode, want := range map[string]string{
 		"ok": "", "partial": "partly done", "window": "window is closed", "broken": "reading the pipe failed",
 		"ignores": "BACKUP_FIFO_FILES", "early": "before it had", "tail": "6 bytes or more are left",
+		"gone": "6 bytes or more are left",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			w, dir := create(t, t.Context(), mode)
 			n, err := w.Write(make([]byte, 1<<20))
+			if mode == "gone" {
+				<-w.(*writer).p.Done() // before it could have seen the end
+			}
 			if err == nil {
 				_, err = w.Commit(t.Context(), sinks.End{SizeBytes: int64(n)})
 			}
