@@ -54,7 +54,7 @@ func loadCrashed(dir string) (*crashed, error) {
 func killed(t *testing.T, name, dir string, n int) bool {
 	t.Helper()
 	c := exec.Command(os.Args[0], "-test.run", "^"+name+"$")
-	c.Env = append(os.Environ(), envDir+"="+dir, envKillAt+"="+strconv.Itoa(n))
+	c.Env = append(os.Environ(), envDir+"="+dir, envKillAt+"="+strconv.Itoa(n), "TMPDIR="+dir) // it removes nothing
 	out, err := c.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
