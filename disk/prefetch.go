@@ -4,6 +4,7 @@ package disk
 
 import (
 	"io"
+	"iter"
 	"time"
 )
 
@@ -23,9 +24,65 @@ func Prefetch(r io.ReaderAt, off, n int64) {
 	}
 }
 
-// aheadBytes is how much is asked for after a read that had to wait. What is in memory is
-// not asked for: that takes a tenth of the time that reading it takes.
+// aheadBytes is how much is asked for before it is read, so that a storage that takes long
+// to answer has much to do at a time; and it is how much is asked for after a read that
+// had to wait. What is in memory is not asked for: that takes a tenth of the time that
+// reading it takes.
 const aheadBytes = 8 << 20
+
+// aheadRuns is how many runs are looked at before they are read.
+const aheadRuns = 1024
+
+// Ahead yields the runs, by which r is about to be read: those of kind Data are asked for
+// ([Prefetch]) some time before they are yielded. Of a run that is longer than all that is asked for,
+// the system reads the rest ahead by itself. An error comes in its place.
+func Ahead(r io.ReaderAt, runs iter.Seq2[Run, error]) iter.Seq2[Run, error] {
+	p, ok := r.(Prefetcher)
+	if !ok {
+		return runs
+	}
+	return func(yield func(Run, error) bool) {
+		var queue []Run
+		asked := int64(0) // of the queue
+		for run, err := range runs {
+			if err != nil {
+				if yieldAll(queue, yield) {
+					yield(Run{}, err)
+				}
+				return
+			}
+			if n := aheadOf(run); n > 0 {
+				p.Prefetch(run.Offset, n)
+				asked += n
+			}
+			for queue = append(queue, run); asked >= aheadBytes || len(queue) >= aheadRuns; {
+				run, queue = queue[0], queue[1:]
+				asked -= aheadOf(run)
+				if !yield(run, nil) {
+					return
+				}
+			}
+		}
+		yieldAll(queue, yield)
+	}
+}
+
+// aheadOf returns how many bytes of a run are asked for.
+func aheadOf(r Run) int64 {
+	if r.Kind != Data {
+		return 0
+	}
+	return min(r.Length, aheadBytes)
+}
+
+func yieldAll(runs []Run, yield func(Run, error) bool) bool {
+	for _, r := range runs {
+		if !yield(r, nil) {
+			return false
+		}
+	}
+	return true
+}
 
 // waited is how long a read of n bytes takes at most if they are in memory.
 func waited(n int) time.Duration { return 50*time.Microsecond + time.Duration(n/2) }

@@ -256,7 +256,7 @@ func (m *merge) transfer(ctx context.Context, targets []*target) (sum uint32, er
 }
 
 func (m *merge) readBlocks(ctx context.Context, targets []*target, blocks chan<- block, free <-chan []byte) error {
-	for r, err := range m.pieces(ctx, targets) {
+	for r, err := range disk.Ahead(m.link, m.pieces(ctx, targets)) {
 		if err != nil {
 			return err
 		}
@@ -293,7 +293,7 @@ func (m *merge) verify(ctx context.Context, want uint32, targets []*target) (err
 	defer func() { err = errors.Join(err, parent.Close()) }()
 	b := make([]byte, min(copyBytes, parent.Size()))
 	table, sum := crc32.MakeTable(crc32.Castagnoli), uint32(0)
-	for r, err := range m.pieces(ctx, targets) {
+	for r, err := range disk.Ahead(parent, m.pieces(ctx, targets)) {
 		if err == nil {
 			err = disk.ReadFull(parent, b[:r.Length], r.Offset)
 		}

@@ -3,57 +3,51 @@
 package stream
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/stream/codec"
 	"github.com/vmstream/vmstream/vmdk"
 )
 
-// told is a disk that notes what it is told.
-type told struct {
-	disk.Image
-	spans []span
+// askedImage notes by sector what it has been asked for, and has it asked for before it
+// is read.
+type askedImage struct {
+	countingImage
+	t     *testing.T
+	asked []byte
 }
 
-func (d *told) Prefetch(off, n int64) { d.spans = append(d.spans, span{off, off + n}) }
+func (a *askedImage) Prefetch(off, n int64) {
+	for s := off / disk.SectorSize; s*disk.SectorSize < min(off+n, a.Size()); s++ {
+		a.asked[s]++
+	}
+}
 
-// Everything that is read of a segment is told of once, in order, before it is read, and
-// not too long before.
-func TestAhead(t *testing.T) {
-	const off, n, grain = 1 << 40, 48<<20 + 512, vmdk.GrainBytes
-	s := &slot{kinds: make([]byte, vmdk.SegmentGrains(n))}
-	for i := range s.kinds {
-		s.kinds[i] = kindParent
-		if i%5 == 1 || i > 300 && i < 700 || i == len(s.kinds)-1 {
-			s.kinds[i] = kindData
+func (a *askedImage) ReadAt(p []byte, off int64) (int, error) {
+	if a.asked[off/disk.SectorSize] == 0 {
+		a.t.Errorf("%d bytes at %d are read, and have not been asked for", len(p), off)
+	}
+	return a.countingImage.ReadAt(p, off)
+}
+
+// What is read of a disk has been asked for once, and nothing else has.
+func TestAskedFor(t *testing.T) {
+	b := diskWith(3*MinExtentBytes+5*disk.SectorSize, 1, 0, 1, 20, 40, 41, 47, 48)
+	for _, track := range []int64{0, 64 << 10, 1 << 20} {
+		d := memDisk("disk", b)
+		d.Record.TrackBytes = track
+		read := make([]byte, len(b)/disk.SectorSize)
+		im := &askedImage{countingImage{d.Image.(*memImage), &read}, t, make([]byte, len(read))}
+		im.runBytes = vmdk.GrainBytes
+		d.Image = im
+		o := testOptions(codec.None)
+		o.Workers = 1
+		writeStream(t, []Disk{d}, nil, o)
+		for i := range read {
+			if track <= vmdk.GrainBytes && im.asked[i] != read[i] || im.asked[i] > 1 {
+				t.Fatalf("blocks of %d: sector %d was asked for %d times, and read %d times", track, i, im.asked[i], read[i])
+			}
 		}
 	}
-	var d told
-	var want []span
-	total, a := int64(0), s.newAhead(&d, off, n)
-	for from, to := range s.spans(n) {
-		a.reach(from)
-		want = append(want, span{off + from, off + to})
-		if len(d.spans) < len(want) {
-			t.Fatalf("%d is read before it is told of", from)
-		}
-		ahead := int64(0)
-		for _, s := range d.spans[len(want)-1:] {
-			ahead += s.to - s.from
-		}
-		if ahead >= aheadBytes+readChunk {
-			t.Fatalf("%d bytes are told of at %d", ahead, from)
-		}
-		total = max(total, ahead)
-	}
-	if !slices.Equal(d.spans, want) || want[len(want)-1].to != off+n {
-		t.Errorf("told of %v, read %v", d.spans, want)
-	}
-	if total < aheadBytes {
-		t.Errorf("at most %d bytes ahead", total)
-	}
-	var nobody struct{ disk.Image }
-	a = s.newAhead(nobody, off, n)
-	a.reach(0) // has nobody to tell
 }

@@ -75,15 +75,14 @@ func (s *slot) pack(src packSource, off, n int64) (packed, error) {
 // readAll reads what is to be stored of the segment into room, and returns how
 // many bytes of room are used.
 func (s *slot) readAll(p *packed, src packSource, off, n int64, room []byte, states []vmdk.GrainState) (int, error) {
-	used, next := 0, s.newAhead(src.im, off, n)
-	for _, r := range next.spans {
-		next.reach(r.from)
-		k, err := s.readSpan(src, off, r.from, r.to, n, room[used:], states)
+	used := 0
+	for r := range disk.Ahead(src.im, s.spans(off, n)) {
+		k, err := s.readSpan(src, off, r.Offset-off, r.End()-off, n, room[used:], states)
 		if err != nil {
 			return 0, err
 		}
 		used += k
-		p.read += r.to - r.from
+		p.read += r.Length
 	}
 	return used, nil
 }
@@ -139,12 +138,12 @@ func (s *slot) classify(src packSource, off, n int64) error {
 	return nil
 }
 
-// spans yields the ranges to read, relative to the segment of n bytes: whole
-// grains that hold data, or more than one kind, up to readChunk at once.
-func (s *slot) spans(n int64) iter.Seq2[int64, int64] {
+// spans yields the ranges to read of the segment of n bytes at off, all of them Data:
+// whole grains that hold data, or more than one kind, up to readChunk at once.
+func (s *slot) spans(off, n int64) iter.Seq2[disk.Run, error] {
 	kinds := s.kinds[:vmdk.SegmentGrains(n)]
 	read := func(i int) bool { return kinds[i] != kindZero && kinds[i] != kindParent }
-	return func(yield func(from, to int64) bool) {
+	return func(yield func(disk.Run, error) bool) {
 		for i := 0; i < len(kinds); {
 			if !read(i) {
 				i++
@@ -153,7 +152,8 @@ func (s *slot) spans(n int64) iter.Seq2[int64, int64] {
 			from := i
 			for i++; i < len(kinds) && read(i) && i-from < readChunk/vmdk.GrainBytes; i++ {
 			}
-			if !yield(int64(from)*vmdk.GrainBytes, min(int64(i)*vmdk.GrainBytes, n)) {
+			at, end := int64(from)*vmdk.GrainBytes, min(int64(i)*vmdk.GrainBytes, n)
+			if !yield(disk.Run{Offset: off + at, Length: end - at, Kind: disk.Data}, nil) {
 				return
 			}
 		}

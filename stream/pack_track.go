@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"iter"
 
 	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/vmdk"
@@ -84,15 +85,14 @@ func (s *slot) readBlocks(p *packed, src packSource, off, n int64, room []byte, 
 		s.hash.sum = sha256.New()
 	}
 	p.digests = s.digests[:0]
-	used, next := 0, s.newAhead(src.im, off, n)
-	for from := int64(0); from < n; from += src.track.block {
-		to := min(from+src.track.block, n)
-		number := (off + from) / src.track.block
-		if src.increment && !src.track.compare && src.track.was != nil && s.untouched(from, to) {
+	used := 0
+	for r := range disk.Ahead(src.im, s.blocks(src, off, n)) {
+		from, to := r.Offset-off, r.End()-off
+		number := r.Offset / src.track.block
+		if r.Kind == disk.Parent {
 			p.digests = append(p.digests, src.track.was.block(number))
 			continue
 		}
-		next.reach(from)
 		k, err := s.readBlock(p, src, off, from, to, n, room[used:], states)
 		if err != nil {
 			return 0, err
@@ -109,14 +109,35 @@ func (s *slot) readBlocks(p *packed, src packSource, off, n int64, room []byte, 
 	return used, nil
 }
 
-// untouched reports if all grains of [from, to) of the segment are the parent's.
-func (s *slot) untouched(from, to int64) bool {
-	for i := from / vmdk.GrainBytes; i*vmdk.GrainBytes < to; i++ {
-		if s.kinds[i] != kindParent {
-			return false
+// blocks yields the blocks of a segment: Zero if there is nothing to read, Parent if
+// the digest is known, or else Data.
+func (s *slot) blocks(src packSource, off, n int64) iter.Seq2[disk.Run, error] {
+	known := src.increment && !src.track.compare && src.track.was != nil
+	return func(yield func(disk.Run, error) bool) {
+		for from := int64(0); from < n; from += src.track.block {
+			r := disk.Run{Offset: off + from, Length: min(src.track.block, n-from), Kind: disk.Data}
+			switch s.kindsIn(from, from+r.Length) {
+			case kindZero:
+				r.Kind = disk.Zero
+			case kindParent:
+				if known {
+					r.Kind = disk.Parent
+				}
+			}
+			if !yield(r, nil) {
+				return
+			}
 		}
 	}
-	return true
+}
+
+// kindsIn returns what kinds of runs the grains of [from, to) of the segment have.
+func (s *slot) kindsIn(from, to int64) byte {
+	var all byte
+	for i := from / vmdk.GrainBytes; i*vmdk.GrainBytes < to; i++ {
+		all |= s.kinds[i]
+	}
+	return all
 }
 
 // readBlock reads and hashes the block [from, to) of a segment of n bytes.

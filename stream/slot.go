@@ -33,7 +33,6 @@ type slot struct {
 	extent  int // where the extent begins in mem
 	states  []vmdk.GrainState
 	kinds   []byte // what kinds of runs each grain has
-	list    []span // what is read
 	frame   []byte // a frame before it moves to its place
 	hash    blockHasher
 	digests []blockDigest
