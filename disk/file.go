@@ -10,7 +10,8 @@ import (
 	"iter"
 	"os"
 	"sync/atomic"
-	"time"
+
+	"github.com/vmstream/vmstream/internal/readahead"
 )
 
 // File is a raw disk in a regular file or on a block device, as an [Image].
@@ -21,8 +22,7 @@ type File struct {
 	device bool
 	// noSeek is set once the file system has refused SEEK_DATA: then all is data.
 	noSeek atomic.Bool
-	// ahead is how many bytes Prefetch still asks for, since a read had to wait.
-	ahead atomic.Int64
+	gauge  readahead.Gauge
 }
 
 // OpenRaw opens a regular file or a block device read-only as a raw disk. The
@@ -92,11 +92,7 @@ func (im *File) Forget(off, n int64) {
 // it was opened gives ErrTruncated, never zeros.
 func (im *File) ReadAt(p []byte, off int64) (int, error) {
 	want, eof := clip(len(p), off, im.size)
-	begin := time.Now()
-	n, err := im.f.ReadAt(p[:want], off)
-	if time.Since(begin) > waited(n) {
-		im.ahead.Store(aheadBytes)
-	}
+	n, err := im.gauge.ReadAt(im.f, p[:want], off)
 	if n == want {
 		return n, eof
 	}

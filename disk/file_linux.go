@@ -39,15 +39,6 @@ func forget(f *os.File, off, n int64) {
 	_ = unix.Fadvise(int(f.Fd()), from, (off+n-from+piece-1)&^(piece-1), unix.FADV_DONTNEED)
 }
 
-// willNeed asks in pieces: of a longer one, Linux reads only as much as it would read
-// ahead.
-func willNeed(f *os.File, off, end int64) {
-	const piece = 128 << 10
-	for ; off < end; off += piece {
-		_ = unix.Fadvise(int(f.Fd()), off, min(piece, end-off), unix.FADV_WILLNEED)
-	}
-}
-
 func deviceSize(f *os.File) (int64, error) {
 	// BLKGETSIZE64 gives bytes; x/sys names the ioctl but not its result, so
 	// the portable way is to seek to the end, which block devices allow.

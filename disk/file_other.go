@@ -21,6 +21,4 @@ func seekHole(*os.File, int64) (int64, error) { return 0, errors.ErrUnsupported 
 
 func forget(*os.File, int64, int64) {}
 
-func willNeed(*os.File, int64, int64) {}
-
 func deviceSize(f *os.File) (int64, error) { return f.Seek(0, io.SeekEnd) }

@@ -5,7 +5,8 @@ package disk
 import (
 	"io"
 	"iter"
-	"time"
+
+	"github.com/vmstream/vmstream/internal/readahead"
 )
 
 // Prefetcher is an image, or a file of one, that can be told what is read next of it.
@@ -23,12 +24,6 @@ func Prefetch(r io.ReaderAt, off, n int64) {
 		p.Prefetch(off, n)
 	}
 }
-
-// aheadBytes is how much is asked for before it is read, so that a storage that takes long
-// to answer has much to do at a time; and it is how much is asked for after a read that
-// had to wait. What is in memory is not asked for: that takes a tenth of the time that
-// reading it takes.
-const aheadBytes = 8 << 20
 
 // aheadRuns is how many runs are looked at before they are read.
 const aheadRuns = 1024
@@ -55,7 +50,7 @@ func Ahead(r io.ReaderAt, runs iter.Seq2[Run, error]) iter.Seq2[Run, error] {
 				p.Prefetch(run.Offset, n)
 				asked += n
 			}
-			for queue = append(queue, run); asked >= aheadBytes || len(queue) >= aheadRuns; {
+			for queue = append(queue, run); asked >= readahead.Bytes || len(queue) >= aheadRuns; {
 				run, queue = queue[0], queue[1:]
 				asked -= aheadOf(run)
 				if !yield(run, nil) {
@@ -72,7 +67,7 @@ func aheadOf(r Run) int64 {
 	if r.Kind != Data {
 		return 0
 	}
-	return min(r.Length, aheadBytes)
+	return min(r.Length, readahead.Bytes)
 }
 
 func yieldAll(runs []Run, yield func(Run, error) bool) bool {
@@ -84,19 +79,10 @@ func yieldAll(runs []Run, yield func(Run, error) bool) bool {
 	return true
 }
 
-// waited is how long a read of n bytes takes at most if they are in memory.
-func waited(n int) time.Duration { return 50*time.Microsecond + time.Duration(n/2) }
-
 // Prefetch has the system begin to read a range of the file, if reading it has had to wait
 // for the storage lately.
 func (im *File) Prefetch(off, n int64) {
-	if im.ahead.Load() <= 0 {
-		return
-	}
-	if end := min(off+n, im.size); off >= 0 && off < end {
-		im.ahead.Add(off - end)
-		willNeed(im.f, off, end)
-	}
+	im.gauge.Ask(im.f, off, min(off+n, im.size))
 }
 
 // Prefetch passes on what each of the two has.

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"slices"
 	"testing"
+
+	"github.com/vmstream/vmstream/internal/readahead"
 )
 
 // asked is a disk that notes what it is asked for.
@@ -24,7 +26,7 @@ func scattered(n int) []Run {
 	for i := range n {
 		r := Run{at, 64 << 10, []Kind{Data, Parent, Data, Zero, Data}[i%5]}
 		if i%50 == 7 {
-			r.Length = 3 * aheadBytes
+			r.Length = 3 * readahead.Bytes
 		}
 		if i > n-3*aheadRuns {
 			r.Kind = Zero
@@ -54,7 +56,7 @@ func TestAhead(t *testing.T) {
 		}
 		ahead := int64(0)
 		if got = append(got, r); r.Kind == Data {
-			want = append(want, Run{r.Offset, min(r.Length, aheadBytes), Data})
+			want = append(want, Run{r.Offset, min(r.Length, readahead.Bytes), Data})
 			if len(a.runs) < len(want) {
 				t.Fatalf("%d is read before it is asked for", r.Offset)
 			}
@@ -67,7 +69,7 @@ func TestAhead(t *testing.T) {
 	if !slices.Equal(got, runs) || !slices.Equal(a.runs, want) {
 		t.Errorf("yielded %d of %d runs, asked for %d of %d", len(got), len(runs), len(a.runs), len(want))
 	}
-	if most < aheadBytes || most >= 2*aheadBytes {
+	if most < readahead.Bytes || most >= 2*readahead.Bytes {
 		t.Errorf("%d bytes were asked for at most before they were read", most)
 	}
 }

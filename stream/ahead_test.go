@@ -3,6 +3,9 @@
 package stream
 
 import (
+	"bytes"
+	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vmstream/vmstream/disk"
@@ -48,6 +51,43 @@ func TestAskedFor(t *testing.T) {
 			if track <= vmdk.GrainBytes && im.asked[i] != read[i] || im.asked[i] > 1 {
 				t.Fatalf("blocks of %d: sector %d was asked for %d times, and read %d times", track, i, im.asked[i], read[i])
 			}
+		}
+	}
+}
+
+// askedFile is a stream in a file that has to be asked for.
+type askedFile struct {
+	*bytes.Reader
+	t     *testing.T
+	asked []atomic.Bool
+}
+
+func (a *askedFile) Prefetch(off, n int64) {
+	for i := off; i < min(off+n, a.Size()); i++ {
+		a.asked[i].Store(true)
+	}
+}
+
+func (a *askedFile) ReadAt(p []byte, off int64) (int, error) {
+	if off < a.Size() && !a.asked[off].Load() {
+		a.t.Errorf("%d bytes at %d are read, and have not been asked for", len(p), off)
+	}
+	return a.Reader.ReadAt(p, off)
+}
+
+// A stream in a file has been asked for where it is read.
+func TestStreamAskedFor(t *testing.T) {
+	b := make([]byte, 3*MinExtentBytes)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	for _, c := range []string{codec.None, codec.Zstd} {
+		s, _ := writeStream(t, []Disk{memDisk("disk", b)}, nil, testOptions(c))
+		s = append([]byte("in front"), s...)
+		f := &askedFile{bytes.NewReader(s), t, make([]atomic.Bool, len(s))}
+		if _, err := Read(t.Context(), nil, nil, ReadOptions{Workers: 2, File: &FileInput{R: f, Offset: 8}}); err != nil {
+			t.Fatal(err)
+		}
+		if f.asked[7].Load() {
+			t.Error("what is in front of the stream is asked for")
 		}
 	}
 }

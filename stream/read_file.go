@@ -6,18 +6,22 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/readahead"
 )
 
 // fileReader reads a file from an offset on, without moving the file's own.
 type fileReader struct {
-	r   io.ReaderAt
-	pos int64
+	r      io.ReaderAt
+	pos    int64
+	window readahead.Window
 }
 
 func (f *fileReader) Read(p []byte) (int, error) {
-	n, err := f.r.ReadAt(p, f.pos)
+	f.window.Reach(f.pos, math.MaxInt64, func(from, to int64) { disk.Prefetch(f.r, from, to-from) })
+	n, err := f.r.ReadAt(p[:min(len(p), readahead.AtOnce)], f.pos)
 	f.pos += int64(n)
 	if n > 0 && errors.Is(err, io.EOF) {
 		err = nil // the next read finds it
@@ -45,10 +49,11 @@ func (s *skipper) skip(n int64, buf []byte) feed {
 
 // section is the content of an extent in a file.
 type section struct {
-	r    io.ReaderAt
-	off  int64
-	left int64
-	buf  []byte
+	r      io.ReaderAt
+	off    int64
+	left   int64
+	buf    []byte
+	window readahead.Window
 }
 
 func (f *section) take(n int) ([]byte, error) {
@@ -59,6 +64,7 @@ func (f *section) take(n int) ([]byte, error) {
 		f.buf = make([]byte, n)
 	}
 	b := f.buf[:n]
+	f.window.Reach(f.off, f.off+f.left, func(from, to int64) { disk.Prefetch(f.r, from, to-from) })
 	if err := disk.ReadFull(f.r, b, f.off); err != nil {
 		return nil, err
 	}

@@ -79,6 +79,13 @@ func (x *flatExtent) ReadAt(p []byte, off int64) (int, error) {
 	return want, eof
 }
 
+// Prefetch asks the file; see [disk.Prefetcher].
+func (x *flatExtent) Prefetch(off, n int64) {
+	if end := clipEnd(off, n, x.storedBytes); off >= 0 && off < end {
+		disk.Prefetch(x.file, x.offsetBytes+off, end-off)
+	}
+}
+
 // Runs yields data and holes of the file; see [disk.Image].
 func (x *flatExtent) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 	return func(yield func(disk.Run, error) bool) {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/vmstream/vmstream/disk"
+	"github.com/vmstream/vmstream/internal/readahead"
 	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/stream"
 )
@@ -106,11 +108,10 @@ func abandon(ctx context.Context, do func() (int, error)) (int, error) {
 // A regular file is read at any offset; what is open on it stands at its end
 // behind a stream that was good.
 func ReadStream(ctx context.Context, r io.Reader, sink stream.Sink, o stream.ReadOptions) (*stream.Result, error) {
-	f, at := regularFile(r)
-	if f == nil {
+	var f *os.File
+	if f, o.File = fileInput(r); f == nil {
 		return stream.Read(ctx, &cancelReader{ctx: ctx, r: r}, sink, o)
 	}
-	o.File = &stream.FileInput{R: f, Offset: at}
 	res, err := stream.Read(ctx, r, sink, o)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekEnd)
@@ -120,11 +121,10 @@ func ReadStream(ctx context.Context, r io.Reader, sink stream.Sink, o stream.Rea
 
 // ReadSeries is the same for stream.ReadSeries.
 func ReadSeries(ctx context.Context, r io.Reader, sink stream.SeriesSink, o stream.ReadOptions) ([]*stream.Result, error) {
-	f, at := regularFile(r)
-	if f == nil {
+	var f *os.File
+	if f, o.File = fileInput(r); f == nil {
 		return stream.ReadSeries(ctx, &cancelReader{ctx: ctx, r: r}, sink, o)
 	}
-	o.File = &stream.FileInput{R: f, Offset: at}
 	all, err := stream.ReadSeries(ctx, r, sink, o)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekEnd)
@@ -132,11 +132,27 @@ func ReadSeries(ctx context.Context, r io.Reader, sink stream.SeriesSink, o stre
 	return all, err
 }
 
+// fileInput returns what is read of r at any offset, and nothing if it is no regular file.
+func fileInput(r io.Reader) (*os.File, *stream.FileInput) {
+	f, at := regularFile(r)
+	if f == nil {
+		return nil, nil
+	}
+	im, err := disk.NewFile(f) // is not closed: f is the caller's
+	if err != nil {
+		return nil, nil
+	}
+	return f, &stream.FileInput{R: im, Offset: at}
+}
+
 // inputs makes streams that a cancelled context interrupts.
 func inputs(ctx context.Context, ins []io.Reader) []io.Reader {
 	out := make([]io.Reader, len(ins))
-	for i := range ins {
-		out[i] = &cancelReader{ctx: ctx, r: ins[i]}
+	for i, in := range ins {
+		if f, at := regularFile(in); f != nil {
+			in = readahead.NewReader(f, at)
+		}
+		out[i] = &cancelReader{ctx: ctx, r: in}
 	}
 	return out
 }

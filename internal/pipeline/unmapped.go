@@ -90,6 +90,9 @@ func (f *unmappedFile) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 	}
 }
 
+// Prefetch implements disk.Prefetcher.
+func (f *unmappedFile) Prefetch(off, n int64) { disk.Prefetch(f.RawFile, off, n) }
+
 func (f *unmappedFile) tells() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

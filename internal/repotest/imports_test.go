@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 
 	"internal/form":      {},
 	"internal/lru":       {},
+	"internal/readahead": {},
 	"internal/writeback": {},
 	"internal/testenv":   {},
 	"internal/guestlab":  {"internal/testenv"},
@@ -47,7 +48,7 @@ var mayImport = map[string][]string{
 
 // fromAnywhere may be imported by every package: they have no dependencies to
 // pull in.
-var fromAnywhere = []string{"internal/form", "internal/lru", "internal/writeback"}
+var fromAnywhere = []string{"internal/form", "internal/lru", "internal/readahead", "internal/writeback"}
 
 // forTests may be imported by every package's tests besides what its row allows.
 var forTests = []string{"internal/testenv", "internal/guestlab", "internal/s3lab", "internal/scsilab"}

@@ -13,6 +13,7 @@ import (
 	"path"
 	"syscall"
 
+	"github.com/vmstream/vmstream/internal/readahead"
 	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/sinks"
 )
@@ -199,9 +200,10 @@ func (w *writer) Abort(context.Context) error {
 }
 
 type reader struct {
-	ctx  context.Context
-	file *os.File
-	info sinks.Info
+	ctx    context.Context
+	file   *os.File
+	info   sinks.Info
+	places readahead.Places
 }
 
 // openRegular opens a file, but no pipe that has taken its name: opening that would wait
@@ -257,7 +259,7 @@ func (r *reader) ReadAt(p []byte, offset int64) (int, error) {
 	if err := context.Cause(r.ctx); err != nil {
 		return 0, err
 	}
-	n, err := r.file.ReadAt(p, offset)
+	n, err := r.places.ReadAt(r.file, p, offset)
 	if err == io.EOF && offset+int64(n) < r.info.SizeBytes {
 		err = fmt.Errorf("file sink: %s was cut short while it was read: %w", r.info.Key, io.ErrUnexpectedEOF)
 	}

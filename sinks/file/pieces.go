@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vmstream/vmstream/internal/readahead"
 	"github.com/vmstream/vmstream/internal/writeback"
 	"github.com/vmstream/vmstream/sinks"
 )
@@ -175,6 +176,7 @@ type pieceReader struct {
 	info   sinks.Info
 	pieces *pieces
 	starts []int64 // of each piece
+	places readahead.Places
 }
 
 func newPieceReader(ctx context.Context, root *os.Root, p *pieces) (*pieceReader, error) {
@@ -241,7 +243,7 @@ func (r *pieceReader) readPiece(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("file sink: %s has changed while it was read", want.name)
 	}
 	in := off - r.starts[i]
-	n, err := f.ReadAt(p[:min(int64(len(p)), fi.Size()-in)], in)
+	n, err := r.places.ReadAt(f, p[:min(int64(len(p)), fi.Size()-in)], in)
 	if err == io.EOF && n > 0 {
 		err = nil
 	}

@@ -205,6 +205,9 @@ func (im *guarded) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Prefetch implements disk.Prefetcher.
+func (im *guarded) Prefetch(off, n int64) { disk.Prefetch(im.Image, off, n) }
+
 // Runs implements disk.Image.
 func (im *guarded) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 	return func(yield func(disk.Run, error) bool) {
