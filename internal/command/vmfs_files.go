@@ -14,8 +14,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vmstream/vmstream/disk"
 	"github.com/vmstream/vmstream/internal/cli"
 	"github.com/vmstream/vmstream/internal/pipeline"
+	"github.com/vmstream/vmstream/internal/readahead"
 	"github.com/vmstream/vmstream/internal/vmfsmount"
 	"github.com/vmstream/vmstream/vmfs"
 )
@@ -56,10 +58,12 @@ func runVMFSCat(ctx context.Context, a *app, v *vmfsFlags, spec string) error {
 	}
 	defer f.close()
 	buf := make([]byte, vmfsCopyBytes)
+	var ahead readahead.Window
 	for off := int64(0); off < file.Size(); {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		ahead.Reach(off, file.Size(), func(from, to int64) { disk.Prefetch(file, from, to-from) })
 		n, err := file.ReadAt(buf, off)
 		if err != nil && err != io.EOF {
 			return cli.Source(err)
