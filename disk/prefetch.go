@@ -29,8 +29,8 @@ func Prefetch(r io.ReaderAt, off, n int64) {
 const aheadRuns = 1024
 
 // Ahead yields the runs, by which r is about to be read: those of kind Data are asked for
-// ([Prefetch]) some time before they are yielded. Of a run that is longer than all that is asked for,
-// the system reads the rest ahead by itself. An error comes in its place.
+// ([Prefetch]) some time before they are yielded, long ones not to their ends ([Split]). An
+// error comes in its place.
 func Ahead(r io.ReaderAt, runs iter.Seq2[Run, error]) iter.Seq2[Run, error] {
 	p, ok := r.(Prefetcher)
 	if !ok {
@@ -59,6 +59,22 @@ func Ahead(r io.ReaderAt, runs iter.Seq2[Run, error]) iter.Seq2[Run, error] {
 			}
 		}
 		yieldAll(queue, yield)
+	}
+}
+
+// Split yields the runs in pieces of at most n bytes, those that are Data.
+func Split(runs iter.Seq2[Run, error], n int64) iter.Seq2[Run, error] {
+	return func(yield func(Run, error) bool) {
+		for run, err := range runs {
+			for ; run.Kind == Data && run.Length > n; run.Offset, run.Length = run.Offset+n, run.Length-n {
+				if !yield(Run{Offset: run.Offset, Length: n, Kind: Data}, nil) {
+					return
+				}
+			}
+			if !yield(run, err) || err != nil {
+				return
+			}
+		}
 	}
 }
 

@@ -109,3 +109,31 @@ func TestAheadEnds(t *testing.T) {
 		}
 	}
 }
+
+// Long data comes in pieces, and all else as it is.
+func TestSplit(t *testing.T) {
+	failed := errors.New("broken")
+	runs := []Run{{0, 10, Data}, {10, 25, Data}, {35, 100, Zero}, {135, 20, Data}, {155, 31, Parent}}
+	want := []Run{{0, 10, Data}, {10, 10, Data}, {20, 10, Data}, {30, 5, Data}, {35, 100, Zero}, {135, 10, Data}, {145, 10, Data}, {155, 31, Parent}}
+	var got []Run
+	var last error
+	for r, err := range Split(each(runs, failed), 10) {
+		if last = err; err == nil {
+			got = append(got, r)
+		}
+	}
+	if !slices.Equal(got, want) || !errors.Is(last, failed) {
+		t.Errorf("%v, %v", got, last)
+	}
+	for stop := range want {
+		n := 0
+		for range Split(each(runs, nil), 10) {
+			if n++; n > stop {
+				break
+			}
+		}
+		if n != stop+1 {
+			t.Errorf("%d runs, not %d", n, stop+1)
+		}
+	}
+}

@@ -63,7 +63,7 @@ func (c *copier) dispatch(ctx context.Context, out chan<- *copyPiece) error {
 	close(q.turn)
 	size := c.im.Size()
 	pos := int64(0) // everything before has been handed out or is zero
-	for r, err := range disk.Ahead(c.im, c.im.Runs(0, size)) {
+	for r, err := range disk.Ahead(c.im, disk.Split(c.im.Runs(0, size), copyBytes)) {
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}

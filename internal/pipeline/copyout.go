@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,12 +19,15 @@ import (
 // its name, which must not be there yet, when all of it is on the disk and check, which
 // may be nil, has found nothing.
 func CopyOut(ctx context.Context, im disk.Image, check func() error, path string) error {
+	if _, err := os.Lstat(path); err == nil { // before much is copied
+		return fmt.Errorf("%s is there already: %w", path, fs.ErrExist)
+	}
 	part := filepath.Join(filepath.Dir(path), ".vmstream-"+rand.Text()+".part")
 	t, err := disk.CreateRaw(part, im.Size())
 	if err != nil {
 		return err
 	}
-	defer os.Remove(part) // it has another name by then, or is not wanted
+	defer os.Remove(part) // it has another name then, or is not wanted
 	c := &copier{im: im, w: t, count: new(stream.Counters)}
 	err = c.run(ctx)
 	if err == nil && check != nil {
@@ -35,7 +40,7 @@ func CopyOut(ctx context.Context, im disk.Image, check func() error, path string
 	if err := t.Close(); err != nil {
 		return err
 	}
-	return errors.Join(os.Link(part, path), disk.SyncDir(filepath.Dir(path)))
+	return errors.Join(giveName(part, path), disk.SyncDir(filepath.Dir(path)))
 }
 
 // CopyInto copies an image to w, without its zeros, and closes it, or aborts it if

@@ -154,6 +154,11 @@ func (s *stage) move(from, to string) error {
 	if s.force {
 		return os.Rename(from, to)
 	}
+	return giveName(from, to)
+}
+
+// giveName gives a file another name, which must not be there yet.
+func giveName(from, to string) error {
 	if err := os.Link(from, to); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return err
