@@ -25,6 +25,12 @@ func Prefetch(r io.ReaderAt, off, n int64) {
 	}
 }
 
+// PrefetchNext asks r for what comes next, now that who reads it in order goes on at a byte,
+// at most to an end. w is the reader's own.
+func PrefetchNext(w *readahead.Window, r io.ReaderAt, at, end int64) {
+	w.Reach(at, end, func(from, to int64) { Prefetch(r, from, to-from) })
+}
+
 // aheadRuns is how many runs are looked at before they are read.
 const aheadRuns = 1024
 

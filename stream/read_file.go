@@ -20,7 +20,7 @@ type fileReader struct {
 }
 
 func (f *fileReader) Read(p []byte) (int, error) {
-	f.window.Reach(f.pos, math.MaxInt64, func(from, to int64) { disk.Prefetch(f.r, from, to-from) })
+	disk.PrefetchNext(&f.window, f.r, f.pos, math.MaxInt64)
 	n, err := f.r.ReadAt(p[:min(len(p), readahead.AtOnce)], f.pos)
 	f.pos += int64(n)
 	if n > 0 && errors.Is(err, io.EOF) {
@@ -64,7 +64,7 @@ func (f *section) take(n int) ([]byte, error) {
 		f.buf = make([]byte, n)
 	}
 	b := f.buf[:n]
-	f.window.Reach(f.off, f.off+f.left, func(from, to int64) { disk.Prefetch(f.r, from, to-from) })
+	disk.PrefetchNext(&f.window, f.r, f.off, f.off+f.left)
 	if err := disk.ReadFull(f.r, b, f.off); err != nil {
 		return nil, err
 	}

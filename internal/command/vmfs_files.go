@@ -63,7 +63,7 @@ func runVMFSCat(ctx context.Context, a *app, v *vmfsFlags, spec string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		ahead.Reach(off, file.Size(), func(from, to int64) { disk.Prefetch(file, from, to-from) })
+		disk.PrefetchNext(&ahead, file, off, file.Size())
 		n, err := file.ReadAt(buf, off)
 		if err != nil && err != io.EOF {
 			return cli.Source(err)
