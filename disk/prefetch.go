@@ -11,10 +11,9 @@ import (
 
 // Prefetcher is an image, or a file of one, that can be told what is read next of it.
 type Prefetcher interface {
-	// Prefetch has the system begin to read n bytes at off, as far as they are
-	// scattered so that it would not read them ahead by itself. It does not wait, and
-	// may do nothing. What cannot be read is an error when it is read. It is safe for
-	// concurrent use.
+	// Prefetch has the system begin to read n bytes at off, where that makes reading
+	// them faster. It does not wait, and may do nothing. What cannot be read is an error
+	// when it is read. It is safe for concurrent use.
 	Prefetch(off, n int64)
 }
 

@@ -10,14 +10,13 @@ import (
 
 // ask asks in pieces: of a longer one, Linux reads only as much as it would read ahead.
 func ask(f *os.File, from, to int64) {
-	const piece = 128 << 10
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		for ; from < to; from += piece {
-			_ = unix.Fadvise(int(fd), from, min(piece, to-from), unix.FADV_WILLNEED)
+		for ; from < to; from += short {
+			_ = unix.Fadvise(int(fd), from, min(short, to-from), unix.FADV_WILLNEED)
 		}
 	})
 }

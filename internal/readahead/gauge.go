@@ -5,6 +5,7 @@
 package readahead
 
 import (
+	"math"
 	"os"
 	"sync/atomic"
 	"time"
@@ -48,9 +49,9 @@ func (g *Gauge) look(read func() (int, error)) (int, error) {
 
 // long notes a long read. Where it begins elsewhere than the last one has ended, it waits
 // at any storage; if reads that go on wait as well, more of them do than do not.
-func (g *Gauge) long(waited bool) {
+func (g *Gauge) long(late bool) {
 	switch {
-	case !waited:
+	case !late:
 		if n := g.slow.Load(); n > 0 {
 			g.slow.CompareAndSwap(n, n-1)
 		}
@@ -75,4 +76,9 @@ func (g *Gauge) Ask(f *os.File, from, to int64) {
 	}
 	g.left.Add(from - to)
 	ask(f, from, to)
+}
+
+// askNext asks for what comes next of f for who reads it in order, and goes on at a byte.
+func (g *Gauge) askNext(w *Window, f *os.File, at int64) {
+	w.Reach(at, math.MaxInt64, func(from, to int64) { g.Ask(f, from, to) })
 }

@@ -3,7 +3,6 @@
 package readahead
 
 import (
-	"math"
 	"os"
 	"sync"
 )
@@ -27,7 +26,7 @@ func (s *Places) ReadAt(f *os.File, p []byte, off int64) (int, error) {
 	s.mu.Lock()
 	at := s.place(off)
 	at.next = off + int64(len(p))
-	at.window.Reach(off, math.MaxInt64, func(from, to int64) { s.gauge.Ask(f, from, to) })
+	s.gauge.askNext(&at.window, f, off)
 	s.mu.Unlock()
 	return s.gauge.ReadAt(f, p, off)
 }

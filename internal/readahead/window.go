@@ -2,10 +2,7 @@
 
 package readahead
 
-import (
-	"math"
-	"os"
-)
+import "os"
 
 // AtOnce is how much is best read at once: nothing is asked for during a read.
 const AtOnce = 1 << 20
@@ -46,7 +43,7 @@ func NewReader(f *os.File, at int64) *Reader { return &Reader{f: f, at: at} }
 // Read is [os.File.Read] for at most [AtOnce].
 func (r *Reader) Read(p []byte) (int, error) {
 	p = p[:min(len(p), AtOnce)]
-	r.window.Reach(r.at, math.MaxInt64, func(from, to int64) { r.gauge.Ask(r.f, from, to) })
+	r.gauge.askNext(&r.window, r.f, r.at)
 	n, err := r.gauge.look(func() (int, error) { return r.f.Read(p) })
 	r.at += int64(n)
 	return n, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,4 +34,21 @@ func PageCache(tb testing.TB, f *os.File, off, n int64) (kept, dirty int64) {
 	}
 	page := int64(os.Getpagesize())
 	return int64(c.Cache) * page, int64(c.Dirty) * page
+}
+
+// DropPageCache has the system forget what it keeps of a file in memory. The test is
+// skipped where it does not.
+func DropPageCache(tb testing.TB, f *os.File) {
+	tb.Helper()
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+			tb.Fatal(err)
+		}
+		if kept, _ := PageCache(tb, f, 0, 0); kept == 0 {
+			return
+		}
+		if time.Now().After(end) { // what is being read stays until it has come
+			tb.Skip("this file system does not forget what it has in memory")
+		}
+	}
 }
