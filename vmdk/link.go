@@ -68,26 +68,39 @@ func (l *Link) Check(ctx context.Context) error {
 	return nil
 }
 
-// at returns the index of the extent that holds the byte at off, and where the extent begins.
-func (l *Link) at(off int64) (i int, start int64) {
-	i = sort.Search(len(l.ends), func(i int) bool { return l.ends[i] > off })
-	if i > 0 {
-		start = l.ends[i-1]
+// part is what of a range of the link lies in one extent.
+type part struct {
+	extent extent
+	start  int64 // of the extent on the disk
+	off, n int64 // in the extent
+}
+
+// parts yields the parts of what the link has of a range, in order.
+func (l *Link) parts(off, n int64) iter.Seq[part] {
+	return func(yield func(part) bool) {
+		end := clipEnd(off, n, l.Size())
+		i := sort.Search(len(l.ends), func(i int) bool { return l.ends[i] > off })
+		for ; off < end; i++ {
+			start, stop := int64(0), min(end, l.ends[i])
+			if i > 0 {
+				start = l.ends[i-1]
+			}
+			if off < stop && !yield(part{l.extents[i], start, off - start, stop - off}) {
+				return
+			}
+			off = stop
+		}
 	}
-	return i, start
 }
 
 // ReadAt reads the link; see [disk.Image].
 func (l *Link) ReadAt(p []byte, off int64) (int, error) {
 	want, eof := clipRange(len(p), off, l.Size())
 	done := 0
-	for done < want {
-		i, start := l.at(off + int64(done))
-		from := off + int64(done) - start
-		part := p[done : done+int(min(int64(want-done), l.ends[i]-start-from))]
-		n, err := l.extents[i].ReadAt(part, from)
+	for x := range l.parts(off, int64(want)) {
+		n, err := x.extent.ReadAt(p[done:done+int(x.n)], x.off)
 		done += n
-		if n < len(part) {
+		if int64(n) < x.n {
 			return done, err
 		}
 	}
@@ -97,29 +110,22 @@ func (l *Link) ReadAt(p []byte, off int64) (int, error) {
 // Runs yields the link's runs; see [disk.Image].
 func (l *Link) Runs(off, n int64) iter.Seq2[disk.Run, error] {
 	return disk.Merge(func(yield func(disk.Run, error) bool) {
-		end := clipEnd(off, n, l.Size())
-		for off < end {
-			i, start := l.at(off)
-			stop := min(end, l.ends[i])
-			for r, err := range l.extents[i].Runs(off-start, stop-off) {
+		for p := range l.parts(off, n) {
+			for r, err := range p.extent.Runs(p.off, p.n) {
 				if err == nil {
-					r.Offset += start
+					r.Offset += p.start
 				}
 				if !yield(r, err) || err != nil {
 					return
 				}
 			}
-			off = stop
 		}
 	})
 }
 
 // Prefetch tells the extents; see [disk.Prefetcher].
 func (l *Link) Prefetch(off, n int64) {
-	for end := clipEnd(off, n, l.Size()); off < end; {
-		i, start := l.at(off)
-		stop := min(end, l.ends[i])
-		disk.Prefetch(l.extents[i], off-start, stop-off)
-		off = stop
+	for p := range l.parts(off, n) {
+		disk.Prefetch(p.extent, p.off, p.n)
 	}
 }
