@@ -110,18 +110,24 @@ func TestLittleUnread(t *testing.T) {
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		t.Skip("needs /proc")
 	}
-	dir := t.TempDir()
-	s, key := open(t, "while ! test -e "+dir+"/end; do sleep 0.1; done; head -c 1")
-	w, err := s.Create(t.Context(), key, sinks.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, 20000)); err != nil {
-		t.Fatal(err)
-	}
-	time.AfterFunc(300*time.Millisecond, func() { _ = os.WriteFile(dir+"/end", nil, 0o600) })
-	if _, err := w.Commit(t.Context(), sinks.End{SizeBytes: 20000}); err == nil || !strings.Contains(err.Error(), "were left") {
-		t.Errorf("Commit: %v", err)
+	for _, before := range []bool{false, true} { // Commit
+		dir := t.TempDir()
+		s, key := open(t, "while ! test -e "+dir+"/end; do sleep 0.1; done; head -c 1")
+		w, err := s.Create(t.Context(), key, sinks.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(make([]byte, 20000)); err != nil {
+			t.Fatal(err)
+		}
+		end := time.AfterFunc(300*time.Millisecond, func() { _ = os.WriteFile(dir+"/end", nil, 0o600) })
+		if before {
+			end.Reset(0)
+			time.Sleep(time.Second)
+		}
+		if _, err := w.Commit(t.Context(), sinks.End{SizeBytes: 20000}); err == nil || !strings.Contains(err.Error(), "were left") {
+			t.Errorf("ended before: %v, Commit: %v", before, err)
+		}
 	}
 }
 

@@ -52,8 +52,6 @@ func (w *writer) Commit(ctx context.Context, end sinks.End) (sinks.Info, error) 
 		err = context.Cause(w.ctx)
 	case end.SizeBytes != w.written:
 		err = fmt.Errorf("exec: %d bytes written, and there should be %d: %w", w.written, end.SizeBytes, sinks.ErrShort)
-	case w.p.Ended():
-		err = w.p.Early()
 	}
 	if err != nil {
 		w.kill()
@@ -72,6 +70,7 @@ func (w *writer) finish(ctx context.Context) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, w.timeout, errLate)
 		defer cancel()
 	}
+	early := w.p.Ended() // it has not seen the end of its input
 	unread, err := w.p.CloseStdin()
 	werr := w.p.Wait(ctx)
 	if !w.p.Ended() {
@@ -79,8 +78,13 @@ func (w *writer) finish(ctx context.Context) error {
 		werr = fmt.Errorf("%w: %w", werr, sinks.ErrUnknown) // it had everything
 	}
 	left, rerr := unread()
-	if err = errors.Join(werr, err, rerr); err == nil && left > 0 {
+	err = errors.Join(werr, err, rerr)
+	switch {
+	case err != nil:
+	case left > 0:
 		err = fmt.Errorf("%w: %d bytes were left", w.p.Early(), left)
+	case early:
+		err = w.p.Early()
 	}
 	return err
 }
